@@ -127,6 +127,11 @@ class HandlerRegistry:
         return any(event == known for _, known in self._handlers)
 
     @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The namespace and the event of each handler."""
+        return sorted(self._handlers)
+
+    @property
     def has_coroutines(self) -> bool:
         """Whether any handler is a coroutine function."""
         return any(handler.is_async for handler in self._handlers.values())

@@ -45,6 +45,8 @@ class Uplink:
         self.calls = calls
         self._roster = roster
         self._handlers = handlers
+        self.attached: Callable[[], None] = lambda: None
+        """Is called each time that the channels here have been compared with the author's."""
 
     # --- the link ---------------------------------------
 
@@ -71,6 +73,7 @@ class Uplink:
                 follower.install(message.images, lambda: self.calls.answer(message.call, None))
             else:
                 follower.resume(message.images)
+                self.attached()
         elif isinstance(message, Cleared):
             follower.cleared(message.channel)
         elif isinstance(message, Done):

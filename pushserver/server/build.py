@@ -22,6 +22,7 @@ from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys as IdempotencyKeys
 from pushserver.channels.room import Room
+from pushserver.cluster.author import Author
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, SocketIO, Types
 from pushserver.errors import StartFailed
@@ -34,13 +35,14 @@ from pushserver.server.collector import ServerCollector
 from pushserver.server.facts import ServerFacts
 from pushserver.server.following import make_following
 from pushserver.server.front import Base, make_front
-from pushserver.server.links import UplinkService
+from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.live import Live, lasting
 from pushserver.server.logging import connection_log, report, run
 from pushserver.server.place import Place
 from pushserver.server.pulse import Pulse
 from pushserver.server.readiness import Readiness
 from pushserver.server.service import PushService
+from pushserver.server.workers.holding import Holding
 from pushserver.sessions.callbacks import Handlers, NoHandlers
 from pushserver.sessions.identification import Identification, NoTokens
 from pushserver.sessions.node import Node
@@ -79,6 +81,7 @@ def build(
     beside: str = "",
     wsgi: Application | None = None,
     place: Place | None = None,
+    holding: Holding | None = None,
 ) -> PushService:
     """Put the server together; nothing listens, ticks or is opened before the start.
 
@@ -88,7 +91,8 @@ def build(
     Autobahn (docs/configuration.md). `beside`: the folder of the application's file, whose
     `index.html` is the page at `/` unless there is a folder of pages. `wsgi`: a WSGI application,
     by default that of `app`. `place`: that of this process, if the server has several. A worker
-    uses the log and the application of the main process; its `config` has no store and no sources.
+    uses the log and the application of the main process; its `config` has no store and no sources,
+    and it listens when it is told. `holding`: the reactor of the ports of a main process.
     """
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
@@ -195,15 +199,30 @@ def build(
             remember=peers.refusals.recent.note,
         )
     service = PushService(
-        node, site, reactor, storage, run_by, shortcuts, wrap, readiness, pulse, gateway
+        node,
+        site,
+        reactor,
+        storage,
+        run_by,
+        shortcuts,
+        wrap,
+        readiness,
+        pulse,
+        gateway,
+        holding,
+        None if following is None else following.uplink,
     )
     if following is not None and place is not None:
         uplink = UplinkService(following.uplink, place.link, reactor, node.hub.has_room)
         uplink.setServiceParent(service)
+    elif place is not None:
+        author = Author(node, () if app is None else app.handlers.keys)
+        AuthorPort(author, place.link, reactor, run).setServiceParent(service)
     collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)
-    for text in config.server.listen:
-        service.ports.listen(text)
+    if not is_worker:
+        for text in config.server.listen:
+            service.ports.listen(text)
     if metrics_site is not None:
         service.ports.listen_for_metrics(metrics_listen, metrics_site)
     return service

@@ -74,17 +74,31 @@ def inherited(
             )
         if not claim(match.descriptor):
             raise ValueError(f"the socket {address} belongs to another --listen already")
-        endpoint: IStreamServerEndpoint
-        if family == "UNIX":
-            endpoint = _Unix(reactor, match.descriptor)
-        else:
-            endpoint = AdoptedStreamServerEndpoint(reactor, match.descriptor, _FAMILIES[family])
-        certificate = Certificate(reactor, tls, endpoint) if tls else None
-        if certificate is not None:
-            endpoint = certificate.endpoint
         shown = address if family == "UNIX" else text
-        endpoints.append(NamedEndpoint(shown, endpoint, certificate))
+        endpoints.append(_endpoint(reactor, shown, match.descriptor, family, tls))
     return endpoints
+
+
+def adopt(reactor: Any, text: str, descriptor: int) -> NamedEndpoint:
+    """The endpoint of a listening socket that the main process passed to a worker.
+
+    `text` is the one for which it was opened: `systemd:` with its parameters for TLS, or `unix:`.
+    """
+    family, address = _inspect(descriptor)
+    tls = _parameters(text)[1] if text.startswith(PREFIX) else ""
+    return _endpoint(reactor, address if family == "UNIX" else text, descriptor, family, tls)
+
+
+def _endpoint(reactor: Any, text: str, descriptor: int, family: str, tls: str) -> NamedEndpoint:
+    endpoint: IStreamServerEndpoint
+    if family == "UNIX":
+        endpoint = _Unix(reactor, descriptor)
+    else:
+        endpoint = AdoptedStreamServerEndpoint(reactor, descriptor, _FAMILIES[family])
+    certificate = Certificate(reactor, tls, endpoint) if tls else None
+    if certificate is not None:
+        endpoint = certificate.endpoint
+    return NamedEndpoint(text, endpoint, certificate)
 
 
 def _select(text: str, sockets: Sequence[Inherited]) -> tuple[str, list[Inherited], str]:
@@ -92,20 +106,7 @@ def _select(text: str, sockets: Sequence[Inherited]) -> tuple[str, list[Inherite
 
     The domain and the last are empty if the text has none.
     """
-    values: dict[str, str] = {}
-    tls: list[str] = []
-    for position, part in enumerate(re.split(r"(?<!\\):", text.removeprefix(PREFIX))):
-        left, equals, right = part.partition("=")
-        if equals and left in _TLS_KEYS:
-            tls.append(part)
-            continue
-        key = left if equals else dict(enumerate(_KEYS)).get(position, part)
-        values[key] = right if equals else left
-    unknown = set(values) - set(_KEYS)
-    if unknown or ("name" in values) == ("index" in values):
-        raise ValueError("expected name= or index=, and perhaps domain=, privateKey=, certKey=")
-    if tls and not any(part.startswith("privateKey=") for part in tls):
-        raise ValueError(f"{tls[0]} needs privateKey=, the file of the private key")
+    values, tls = _parameters(text)
     domain = values.get("domain", "")
     if domain and domain not in _FAMILIES:
         raise ValueError(f"unknown domain {domain!r}, expected {', '.join(_FAMILIES)}")
@@ -122,7 +123,26 @@ def _select(text: str, sockets: Sequence[Inherited]) -> tuple[str, list[Inherite
             if names
             else "systemd passed no socket; expected a start by systemd, with the socket unit"
         )
-    return domain, matches, ":".join(["ssl:0", *tls]) if tls else ""
+    return domain, matches, tls
+
+
+def _parameters(text: str) -> tuple[dict[str, str], str]:
+    """The parameters of a text, and an endpoint of Twisted for its certificate, if it has one."""
+    values: dict[str, str] = {}
+    tls: list[str] = []
+    for position, part in enumerate(re.split(r"(?<!\\):", text.removeprefix(PREFIX))):
+        left, equals, right = part.partition("=")
+        if equals and left in _TLS_KEYS:
+            tls.append(part)
+            continue
+        key = left if equals else dict(enumerate(_KEYS)).get(position, part)
+        values[key] = right if equals else left
+    unknown = set(values) - set(_KEYS)
+    if unknown or ("name" in values) == ("index" in values):
+        raise ValueError("expected name= or index=, and perhaps domain=, privateKey=, certKey=")
+    if tls and not any(part.startswith("privateKey=") for part in tls):
+        raise ValueError(f"{tls[0]} needs privateKey=, the file of the private key")
+    return values, ":".join(["ssl:0", *tls]) if tls else ""
 
 
 def _inspect(descriptor: int) -> tuple[str, str]:

@@ -22,12 +22,10 @@ from zope.interface import implementer
 from pushserver.errors import StartFailed
 from pushserver.server.certificates import Certificate
 from pushserver.server.port_owner import free_port, owner
+from pushserver.server.workers.holding import BACKLOG, descriptor_of
 from pushserver.usercode.once import Once
 from pushserver.usercode.rate import LogLimiter
 from pushserver.usercode.steady import steady
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
 
 ACCEPTS = 16
 """Connections that a port accepts in one turn of the reactor. Twisted begins with 100, and with 20
@@ -108,6 +106,10 @@ class Listener(Service):
         host = {"0.0.0.0": "localhost", "::": "localhost"}.get(address.host, address.host)
         host = host.replace("%", "%25")  # the zone of an IPv6 address (RFC 6874, 2)
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}/"
+
+    def descriptor(self, worker: int) -> int:
+        """The descriptor of the port for a worker (`workers.holding`)."""
+        return descriptor_of(self._port, worker)
 
     @property
     def is_open(self) -> bool:

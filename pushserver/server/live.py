@@ -95,6 +95,8 @@ class Live:
     ):
         self._metrics_site = metrics_site
         self.load: Callable[[], Config] | None = None
+        self.installed: Callable[[], None] = lambda: None
+        """Is called after each change of the configuration."""
         self._base = base
         self._broker = broker
         self._site = site
@@ -106,6 +108,11 @@ class Live:
         self._round = 0
         self._stopped = False
         self._install(front)
+
+    @property
+    def config(self) -> Config:
+        """The present configuration."""
+        return self._front.config
 
     # --- requests ---------------------------------------
 
@@ -204,6 +211,7 @@ class Live:
         if use_certificates():
             changed.append("the certificates")
         self._install(front, before)
+        self.installed()
         self._round += 1
         work = Deferred.fromCoroutine(self._apply_in_turns(self._round))
         work.addErrback(

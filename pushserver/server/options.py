@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from pushserver.server.logging import escape_output
 from pushserver.server.reloading import Reloader, Retrier, Watched, history_file, inherit
 from pushserver.server.service import PushService
 from pushserver.server.watchdog import Watchdog
+from pushserver.server.workers.crew import Crew
 from pushserver.server.workers.number import count
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
@@ -185,13 +187,32 @@ def make(
         # Its file is known now.
         with_pages(config, file_of(config.server.wsgi))
     beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
-    service = build(config, reactor, types=types, app=app, shortcuts=on, beside=beside, wsgi=wsgi)
+    crew = make_crew(config, reactor)
+    service = build(
+        config,
+        reactor,
+        types=types,
+        app=app,
+        shortcuts=on,
+        beside=beside,
+        wsgi=wsgi,
+        place=None if crew is None else crew.place,
+        holding=None if crew is None else crew.holding,
+    )
+    if crew is not None:
+        crew.attach(service, environment, options["debug"], on)
     service.live.allow(lambda: read_again(options["config"], load))
     if options.parent is not None:
         service.observer = daemon_observer(
             config.log, environment, options.parent, reactor, service.levels
         )
     return service
+
+
+def make_crew(config: Config, reactor: Reactor) -> Crew | None:
+    """The workers of a server, if it has several; raises StartFailed."""
+    number = count(config.server.workers)
+    return Crew(tempfile.mkdtemp(prefix="pushserver-"), number, reactor) if number > 1 else None
 
 
 def complete(

@@ -26,6 +26,11 @@ class Place:
         """The socket of the main process for the links of its workers."""
         return os.path.join(self.folder, "link")
 
+    @property
+    def control(self) -> str:
+        """The socket of this worker for a main process that comes after the one that started it."""
+        return os.path.join(self.folder, f"control-{self.worker}")
+
     def http(self, worker: int) -> str:
         """The socket of a process for requests that others pass on to it."""
         return os.path.join(self.folder, f"http-{worker}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -14,9 +14,10 @@ from twisted.internet.interfaces import IProtocolFactory
 from pushserver.errors import StartFailed
 from pushserver.server.address import FORMS, endpoint_text
 from pushserver.server.certificates import Certificate, has_certificate
-from pushserver.server.inherited import PREFIX, NamedEndpoint, inherited, passed
+from pushserver.server.inherited import PREFIX, NamedEndpoint, adopt, inherited, passed
 from pushserver.server.listener import Listener
 from pushserver.server.unix_socket import UNIX, UnixEndpoint
+from pushserver.server.workers.holding import Adopting, Holding
 from pushserver.usercode.reactor import Reactor
 from pushserver.web.site import PushSite
 
@@ -44,10 +45,13 @@ class Ports(MultiService):
         reactor: Reactor,
         site: PushSite,
         wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
+        holding: Holding | None = None,
     ):
-        """`wrap`: see `Listener`."""
+        """`wrap`: see `Listener`. `holding`: the reactor of ports for workers."""
         super().__init__()
         self._reactor = reactor
+        self._holding = holding
+        self._held: list[tuple[str, list[Listener]]] = []
         self._site = site
         self._wrap = wrap
         self._claimed: set[int] = set()
@@ -62,12 +66,35 @@ class Ports(MultiService):
                 f"--listen {text}: server.proxy_protocol reads the header of the PROXY protocol;"
                 " leave out haproxy:, which would expect a second one"
             )
-        for named in self.endpoints(text):
-            listener = Listener(
-                named.endpoint, named.text, self._site, self._wrap, named.certificate
-            )
-            listener.setServiceParent(self)
-            self._listeners.append(listener)
+        found = self.endpoints(text, reactor=self._holding)
+        self._held.append((text, [self._add(named) for named in found]))
+
+    def adopt(self, text: str, descriptors: Sequence[int]) -> None:
+        """Listen on these sockets, which the main process opened for this endpoint, at once."""
+        for descriptor in descriptors:
+            if text.startswith((PREFIX, UNIX)):
+                self._add(adopt(self._reactor, text, descriptor))
+            else:
+                adopting: Any = Adopting(self._reactor, descriptor)
+                for named in self.endpoints(text, reactor=adopting):
+                    self._add(named)
+
+    def passed_to(self, worker: int) -> list[tuple[str, list[int]]]:
+        """The texts of all endpoints, and the descriptors of each for this worker."""
+        return [
+            (text, [listener.descriptor(worker) for listener in listeners])
+            for text, listeners in self._held
+        ]
+
+    def descriptors(self) -> list[int]:
+        """The descriptors of the listening sockets of all endpoints."""
+        return [listener.descriptor(1) for listener in self._listeners if listener.is_open]
+
+    def _add(self, named: NamedEndpoint) -> Listener:
+        listener = Listener(named.endpoint, named.text, self._site, self._wrap, named.certificate)
+        listener.setServiceParent(self)
+        self._listeners.append(listener)
+        return listener
 
     def listen_for_metrics(self, text: str, site: PushSite) -> None:
         """Serve this site, too, on a port of its own; raises StartFailed if it is invalid."""
@@ -79,19 +106,22 @@ class Ports(MultiService):
             self._metrics_listeners.append(listener)
         self.sites.append(site)
 
-    def endpoints(self, text: str, option: str = "--listen") -> list[NamedEndpoint]:
+    def endpoints(
+        self, text: str, option: str = "--listen", reactor: Any = None
+    ) -> list[NamedEndpoint]:
         """The endpoints of this text, which do not listen yet; raises StartFailed."""
+        reactor = reactor or self._reactor
         try:
             if text.startswith(PREFIX):
-                return inherited(self._reactor, text, passed(os.environ), self._claim)
+                return inherited(reactor, text, passed(os.environ), self._claim)
             if text.startswith(UNIX):
-                unix = UnixEndpoint(self._reactor, text)
+                unix = UnixEndpoint(reactor, text)
                 return [NamedEndpoint(UNIX + unix.path, unix)]
             described = endpoint_text(text)
             if has_certificate(described):
-                certificate = Certificate(self._reactor, described)
+                certificate = Certificate(reactor, described)
                 return [NamedEndpoint(text, certificate.endpoint, certificate)]
-            return [NamedEndpoint(text, serverFromString(self._reactor, described))]
+            return [NamedEndpoint(text, serverFromString(reactor, described))]
         except Exception as error:
             problem = f"{option} {text}: {error}".rstrip(".")
             if not (text.startswith((PREFIX, UNIX)) or has_certificate(text)):
@@ -113,8 +143,11 @@ class Ports(MultiService):
         return lambda: sum(use() for use in uses) > 0
 
     def closed(self) -> str:
-        """The reason why a port accepts no connections; empty if all do, or after the stop."""
-        if not self.running:
+        """The reason why a port accepts no connections; empty if all do, or after the stop.
+
+        Those for workers accept none here.
+        """
+        if not self.running or self._holding is not None:
             return ""
         return next(filter(None, (listener.problem() for listener in self._listeners)), "")
 

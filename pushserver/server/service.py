@@ -6,7 +6,7 @@ import os
 import resource
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import (
@@ -14,6 +14,7 @@ from twisted.internet.defer import (
     DeferredList,
     TimeoutError,
     maybeDeferred,
+    succeed,
 )
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 from twisted.internet.task import LoopingCall, deferLater
@@ -23,6 +24,7 @@ from twisted.web.resource import Resource
 
 from pushserver import __version__
 from pushserver.app.service import AppService
+from pushserver.cluster.uplink import Uplink
 from pushserver.config.settings import Log
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
@@ -34,6 +36,7 @@ from pushserver.server.readiness import Readiness
 from pushserver.server.room_log import RoomLog
 from pushserver.server.running_sources import RunningSources
 from pushserver.server.systemd import notify, notify_until_sent
+from pushserver.server.workers.holding import Holding
 from pushserver.sessions.node import Node
 from pushserver.sessions.peers import Peer
 from pushserver.store.service import Storage
@@ -47,6 +50,19 @@ from pushserver.wsgi.gateway import Gateway
 SWEEP_SECONDS = 60.0
 ABORT_SECONDS = 1.0
 """The time that aborted connections have to end."""
+
+
+class Workers(Protocol):
+    """The workers of a server, as its service uses them."""
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Call when all accept connections."""
+
+    def drain(self) -> None:
+        """Let them accept no more connections."""
+
+    def end(self, seconds: float) -> Deferred[None]:
+        """Let them close their connections within these seconds; fires when all are gone."""
 
 
 class PushService(MultiService):
@@ -69,13 +85,18 @@ class PushService(MultiService):
         readiness: Readiness | None = None,
         pulse: Pulse | None = None,
         gateway: Gateway | None = None,
+        holding: Holding | None = None,
+        uplink: Uplink | None = None,
     ):
-        """`wrap`: see `Listener`."""
+        """`wrap`: see `Listener`. `holding`: see `Ports`. `uplink`: the link of a worker."""
         super().__init__()
+        self.uplink = uplink
+        self.workers: Workers | None = None
+        """The processes that hold the connections, if it is not this one."""
         self.gateway = gateway
         self._readiness = readiness or Readiness(storage)
         self._pulse = pulse or Pulse(node.monotonic)
-        self.ports = Ports(reactor, site, wrap)
+        self.ports = Ports(reactor, site, wrap, holding)
         self._readiness.closed_ports = self.ports.count_closed
         self.node = node
         self._site = site
@@ -201,6 +222,8 @@ class PushService(MultiService):
         return max(0.0, self._deadline - self.node.monotonic())
 
     async def _stop_listening(self) -> None:
+        if self.workers is not None:
+            self.workers.drain()
         await self.ports.stopService()
 
     async def _stop_sources(self) -> None:
@@ -217,7 +240,9 @@ class PushService(MultiService):
         await self._settled(self._left / 2)
 
     async def _close_connections(self) -> None:
+        ended = succeed(None) if self.workers is None else self.workers.end(self._left)
         self._for_each_peer(lambda peer: peer.shut_down())
+        await ended
         await self._drained()
 
     async def _stop_clocks(self) -> None:
@@ -305,10 +330,16 @@ class PushService(MultiService):
                 )
 
     def _started(self) -> None:
+        if self.workers is None:
+            self._announce()
+        else:
+            self.workers.when_ready(self._announce)
+        self._collector.start()
+
+    def _announce(self) -> None:
         self.announce(self.ports.urls())
         # systemd would end a service that is not ready in time.
         notify_until_sent("READY=1", self._reactor, os.environ, lambda: bool(self.running))
-        self._collector.start()
 
     def _log_urls(self, urls: list[str]) -> None:
         state = f"open {' or '.join(urls)}" if urls else "running"

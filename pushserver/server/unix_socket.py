@@ -21,6 +21,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushserver.server.workers.holding import HeldPort, Holding
+
 UNIX = "unix:"
 MAX_PATH = 107
 """The bytes of a path (unix(7): sun_path, with its zero byte)."""
@@ -53,6 +55,8 @@ class UnixEndpoint:
         return execute(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        if isinstance(self._reactor, Holding) and (left := self._reactor.take_unix(self.path)):
+            return HeldPort([left])
         _remove_unused(self.path)
         # Nobody else can connect before the group and the mode are set.
         port = _Port(os.fsencode(self.path), factory, mode=0o600, reactor=self._reactor)

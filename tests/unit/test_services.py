@@ -28,6 +28,7 @@ from pushserver.server.ports import Ports
 from pushserver.server.reloading import Reloader, Retrier, Watched
 from pushserver.server.service import PushService
 from pushserver.server.watchdog import Watchdog
+from pushserver.server.workers.supervisor import Supervisor
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed
 from pushserver.store.service import Storage
@@ -36,6 +37,8 @@ from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.source_tools import Script, SourceBench
 from tests.unit.fakes.tools import Time, drive, make_node
 from tests.unit.fakes.web import Server, Socket, Trouble
+from tests.unit.server.workers.fakes import Launcher
+from tests.unit.server.workers.fakes import Reactor as WorkerReactor
 
 End = Callable[[], object]
 
@@ -194,6 +197,12 @@ def uplink_service() -> tuple[Service, End]:
     return UplinkService(cast(Any, object()), "/run/link", reactor, lambda channel: True), nothing
 
 
+def supervisor() -> tuple[Service, End]:
+    reactor = WorkerReactor()
+    workers = Supervisor(1, Launcher(), bytes, reactor, reactor.seconds)
+    return workers, lambda: None
+
+
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Listener: listener,
     Ports: ports,
@@ -207,8 +216,9 @@ MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Watchdog: watchdog,
     AuthorPort: author_port,
     UplinkService: uplink_service,
+    Supervisor: supervisor,
 }
-AT_ONCE = (Reloader, Retrier, PublishedKeys, Watchdog, AuthorPort, UplinkService)
+AT_ONCE = (Reloader, Retrier, PublishedKeys, Watchdog, AuthorPort, UplinkService, Supervisor)
 SLOW = [service for service in MAKERS if service not in AT_ONCE]
 
 

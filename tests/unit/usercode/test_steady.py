@@ -482,6 +482,7 @@ ALLOWED = {
     "server/options.py": {"the global reactor"},
     "server/foreground.py": {"the global reactor"},
     "server/embedding.py": {"the global reactor"},
+    "server/workers/worker.py": {"the global reactor"},
     # It stops it.
     "flask/socketio.py": {"the global reactor"},
 }

@@ -1,0 +1,97 @@
+"""Adds workers to a server: what the main process needs before, and for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from pushserver import __version__
+from pushserver.cluster.messages import frame
+from pushserver.config.settings import Config, Store
+from pushserver.server.place import MAIN, Place
+from pushserver.server.service import PushService
+from pushserver.server.workers.control import Start, Stop, encode_config
+from pushserver.server.workers.holding import Holding
+from pushserver.server.workers.left import find_left
+from pushserver.server.workers.process import WorkerProcess, spawn
+from pushserver.server.workers.slot import Left
+from pushserver.server.workers.supervisor import Supervisor
+
+DISMISS_SECONDS = 4.0
+"""The time in which a worker that is not kept closes its connections."""
+
+
+class Crew:
+    """The workers of one server, before and after that is put together.
+
+    `folder` is for the Unix sockets; workers that wait there are kept.
+    """
+
+    def __init__(self, folder: str, count: int, reactor: Any):
+        self.place = Place(folder, MAIN)
+        self._count = count
+        self._reactor = reactor
+        left = find_left(folder)
+        self._left = {number: one for number, one in left.items() if is_usable(one, count)}
+        self.holding = Holding(reactor, count, {n: one.sockets for n, one in left.items()})
+        for number in left.keys() - self._left.keys():
+            dismiss(left[number])
+
+    def attach(
+        self, service: PushService, environment: Mapping[str, str], debug: bool, shortcuts: bool
+    ) -> None:
+        """Start the workers with the service, and stop them with it."""
+
+        def config() -> Config:
+            return worker_config(service.live.config)
+
+        def launch(worker: int, control: int, ended: Callable[[str], None]) -> WorkerProcess:
+            sockets = service.ports.passed_to(worker)
+            start = Start(
+                __version__,
+                config(),
+                self.place.folder,
+                worker,
+                self._count,
+                control,
+                sockets,
+                debug,
+                shortcuts,
+            )
+            descriptors = [control, *(one for _, several in sockets for one in several)]
+            return spawn(
+                msgspec.json.encode(start), worker, descriptors, self._reactor, ended, environment
+            )
+
+        supervisor = Supervisor(
+            self._count,
+            launch,
+            lambda: encode_config(config()),
+            self._reactor,
+            service.node.monotonic,
+            self._left,
+        )
+        supervisor.setServiceParent(service)
+        service.workers = supervisor
+        service.live.installed = supervisor.configure
+
+
+def worker_config(config: Config) -> Config:
+    """The settings of a worker."""
+    server = replace(config.server, pages="", wsgi="", metrics_listen="")
+    return replace(config, server=server, sources={}, store=Store())
+
+
+def is_usable(left: Left, count: int) -> bool:
+    """Whether the main process keeps this worker of an earlier one."""
+    return left.worker <= count and left.version == __version__
+
+
+def dismiss(left: Left) -> None:
+    """Let a worker of an earlier main process end; its clients connect again."""
+    with suppress(OSError), left.connection:
+        left.connection.sendall(frame(Stop(DISMISS_SECONDS)))

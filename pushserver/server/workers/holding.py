@@ -1,0 +1,185 @@
+"""The listening sockets of a server with workers: its main process opens and holds them.
+
+It never accepts a connection. A worker that dies leaves its sockets behind, with the connections
+that wait there, and its successor accepts them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort
+from zope.interface import implementer
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
+
+
+class Holding:
+    """The reactor of the ports of a main process: they listen, and nothing reads them.
+
+    A TCP port has one socket for each of the `workers`, among which the kernel distributes the
+    connections by SO_REUSEPORT; a port that systemd opened has one for all. `left`: the sockets
+    that the workers of an earlier main process still have, by the number of the worker.
+    """
+
+    def __init__(
+        self, reactor: Any, workers: int, left: Mapping[int, Sequence[socket.socket]] | None = None
+    ):
+        self.workers = workers
+        self._reactor = reactor
+        self._left = {number: list(sockets) for number, sockets in (left or {}).items()}
+
+    def listenTCP(
+        self, port: int, factory: object, backlog: int = 50, interface: str = ""
+    ) -> HeldPort:
+        """As `IReactorTCP.listenTCP`; raises CannotListenError."""
+        opened: list[socket.socket] = []
+        try:
+            family, address = _resolve(interface, port)
+            found = self._take(family, address) if port else {}
+            if found:
+                address = next(iter(found.values())).getsockname()
+            for number in range(1, self.workers + 1):
+                one = found.pop(number, None) or _bind(family, address, bool(opened or found))
+                opened.append(one)
+                address = one.getsockname()
+            for one in opened:
+                one.listen(BACKLOG)
+        except OSError as error:
+            for one in opened:
+                one.close()
+            raise CannotListenError(interface, port, error) from None
+        for one in found.values():
+            # Of a worker that is one too many.
+            one.close()
+        return HeldPort(opened)
+
+    def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> HeldPort:
+        """As `IReactorSocket.adoptStreamPort`, for all workers."""
+        return HeldPort([socket.fromfd(descriptor, family, socket.SOCK_STREAM)])
+
+    def take_unix(self, path: str) -> socket.socket | None:
+        """The socket at this path that the workers of an earlier main process have."""
+        found = self._take(socket.AF_UNIX, path)
+        sockets = list(found.values())
+        for one in sockets[1:]:
+            one.close()
+        return sockets[0] if sockets else None
+
+    def close_left(self) -> None:
+        """Close the sockets of earlier workers that no port has taken."""
+        for sockets in self._left.values():
+            for one in sockets:
+                one.close()
+        self._left.clear()
+
+    def addReader(self, reader: object) -> None:
+        """No-op: nothing is accepted here."""
+
+    def removeReader(self, reader: object) -> None:
+        """No-op."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def _take(self, family: int, address: Any) -> dict[int, socket.socket]:
+        """The sockets of earlier workers with this address, by worker."""
+        found = {}
+        for number, sockets in self._left.items():
+            for one in sockets:
+                if one.family == family and one.getsockname() == address:
+                    found[number] = one
+                    sockets.remove(one)
+                    break
+        return found
+
+
+@implementer(IListeningPort)
+class HeldPort:
+    """A port whose sockets the workers accept from: one for each, or one for all."""
+
+    def __init__(self, sockets: Sequence[socket.socket]):
+        self._sockets = list(sockets)
+
+    def descriptor(self, worker: int) -> int:
+        """The socket of a worker; the first has the number 1."""
+        return self._sockets[(worker - 1) % len(self._sockets)].fileno()
+
+    def startListening(self) -> None:
+        """No-op: the sockets listen."""
+
+    def stopListening(self) -> None:
+        """Close the sockets here; connections that wait are those of the workers."""
+        for one in self._sockets:
+            one.close()
+
+    def getHost(self) -> IAddress:
+        one = self._sockets[0]
+        kind = IPv6Address if one.family == socket.AF_INET6 else IPv4Address
+        return kind("TCP", *one.getsockname()[:2])
+
+
+def descriptor_of(port: Any, worker: int) -> int:
+    """The descriptor of a held port for a worker; one of a Unix socket is for all workers."""
+    if isinstance(port, HeldPort):
+        return port.descriptor(worker)
+    descriptor: int = port.fileno()
+    return descriptor
+
+
+def _resolve(interface: str, port: int) -> tuple[int, Any]:
+    """The family and the address of a socket; raises OSError."""
+    if isIPv6Address(interface.partition("%")[0]):
+        found = socket.getaddrinfo(interface, port, socket.AF_INET6, socket.SOCK_STREAM)
+        return socket.AF_INET6, found[0][4]
+    host = socket.gethostbyname(interface) if interface else "0.0.0.0"
+    return socket.AF_INET, (host, port)
+
+
+def _bind(family: int, address: Any, shares: bool) -> socket.socket:
+    """A socket with this address; unless it `shares` the port, another program's is an error.
+
+    The option is set after the first socket has the port: with it, the socket would share the port
+    of another server of this user.
+    """
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind(address)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        with suppress(OSError):
+            one.close()
+        raise
+    return one
+
+
+class Adopting:
+    """The reactor of one port of a worker: it listens on a socket of the main process."""
+
+    def __init__(self, reactor: Any, descriptor: int):
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def listenTCP(
+        self, port: int, factory: object, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """As `IReactorTCP.listenTCP`."""
+        with socket.socket(fileno=self._descriptor) as passed:
+            opened: IListeningPort = self._reactor.adoptStreamPort(
+                passed.fileno(), passed.family, factory
+            )
+        return opened
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)

@@ -1,0 +1,224 @@
+"""The place of one worker: its process, which is replaced when it ends or does not answer."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from pushserver.cluster.link import Link
+from pushserver.cluster.messages import Message, frame
+from pushserver.server.workers.control import Drain, FromWorker, Ping, Pong, Ready, Stop
+from pushserver.server.workers.process import WorkerProcess
+
+MOST_MISSED = 5
+"""A worker that does not answer so many pings, one a second, is killed."""
+START_SECONDS = 30
+"""A worker that is not ready after this time is killed."""
+LASTING_SECONDS = 10.0
+"""A worker that ends earlier after its start is replaced after a pause, which grows."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+
+Launch = Callable[[int, int, Callable[[str], None]], WorkerProcess]
+"""Starts the worker of a number, with the descriptor of its control connection; raises OSError."""
+
+State = Literal["starting", "ready", "silent", "waiting", "stopping"]
+"""`silent`: it does not answer. `waiting`: it has ended, and the next one starts after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A worker of an earlier main process: its control connection, and its listening sockets."""
+
+    worker: int
+    pid: int
+    version: str
+    connection: socket.socket
+    sockets: list[socket.socket]
+
+
+class Slot:
+    """Keeps one worker running, from `start` or `adopt` to `stop`.
+
+    `changed` is called when it has become ready, or has ended for good. `configure` is called when
+    the worker can be sent settings.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        number: int,
+        launch: Launch,
+        reactor: Any,
+        monotonic: Callable[[], float],
+        changed: Callable[[], None],
+    ):
+        self.number = number
+        self.state: State = "waiting"
+        self.restarts = 0
+        self.process: WorkerProcess | None = None
+        self.since = monotonic()
+        """The time of the start of its process, by the steady clock."""
+        self._launch = launch
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._changed = changed
+        self._link: Link | None = None
+        self._missed = 0
+        self._failures = 0
+        self._again: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Start a process."""
+        self._again = None
+        self.since = self._monotonic()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = self._launch(self.number, theirs.fileno(), self._ended)
+            except (OSError, subprocess.SubprocessError) as error:
+                ours.close()
+                self._failed_to_start(error)
+                return
+        self.state = "starting"
+        self._use(process, ours)
+
+    def adopt(self, left: Left) -> None:
+        """Keep the worker of an earlier main process; it accepts connections."""
+        try:
+            process = WorkerProcess(left.pid, self._reactor, self._ended)
+        except OSError:
+            # It has ended meanwhile.
+            left.connection.close()
+            self.start()
+            return
+        self.since = self._monotonic()
+        self.state = "ready"
+        self._use(process, left.connection)
+
+    def send(self, message: Message) -> None:
+        """Send a message if there is a worker."""
+        if self._link is not None:
+            self._link.send(frame(message))
+
+    def tick(self) -> None:
+        """Ask the worker for a sign of life; called once a second."""
+        process = self.process
+        if process is None or self.state == "stopping":
+            return
+        if self.state == "starting":
+            if self._monotonic() - self.since > START_SECONDS:
+                self._kill(process, f"is not ready after {START_SECONDS} seconds")
+            return
+        if self._missed >= MOST_MISSED:
+            self._kill(process, f"has not answered for {MOST_MISSED} seconds")
+        elif self._missed > 1:
+            self.state = "silent"
+        self._missed += 1
+        self.send(Ping())
+
+    def drain(self) -> None:
+        """Let the worker accept no more connections, and start no other one."""
+        self.state = "stopping"
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self.send(Drain())
+
+    def stop(self, seconds: float) -> None:
+        """End the worker within these seconds; one that cannot be told is killed."""
+        self.drain()
+        if self.process is not None and self._link is None:
+            self.process.send(signal.SIGKILL)
+        self.send(Stop(seconds))
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        if self.process is not None:
+            self.process.send(signal.SIGKILL)
+
+    def _kill(self, process: WorkerProcess, problem: str) -> None:
+        self._log.error(
+            "worker {worker} (process {pid}) {problem}, and is killed",
+            worker=self.number,
+            pid=process.pid,
+            problem=problem,
+            event_name="worker_killed",
+        )
+        process.send(signal.SIGKILL)
+
+    def _use(self, process: WorkerProcess, connection: socket.socket) -> None:
+        self.process = process
+        self._missed = 0
+        factory: Any = Factory()
+        factory.noisy = False
+        factory.buildProtocol = lambda address: Link(
+            FromWorker, self._made, self._received, self._lost
+        )
+        with connection:
+            connection.setblocking(False)
+            self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, factory)
+
+    def _made(self, link: Link) -> None:
+        self._link = link
+
+    def _received(self, message: Message) -> None:
+        if isinstance(message, Pong):
+            self._missed = 0
+            if self.state == "silent":
+                self.state = "ready"
+        elif isinstance(message, Ready) and self.state == "starting":
+            self.state = "ready"
+            self._changed()
+
+    def _lost(self) -> None:
+        # Its process ends too, or is killed, as it answers no ping.
+        self._link = None
+
+    def _ended(self, status: str) -> None:
+        process, self.process = self.process, None
+        if self._link is not None:
+            self._link.abort()
+        if self.state == "stopping":
+            self._changed()
+            return
+        assert process is not None, "a process ends once"
+        was_ready = self.state != "starting"
+        lasted = was_ready and self._monotonic() - self.since >= LASTING_SECONDS
+        self._failures = 0 if lasted else self._failures + 1
+        self._log.error(
+            "worker {worker} (process {pid}) has ended: {status}; another one starts",
+            worker=self.number,
+            pid=process.pid,
+            status=status,
+            event_name="worker_ended",
+        )
+        self._start_later()
+
+    def _failed_to_start(self, error: Exception) -> None:
+        self._failures += 1
+        self._log.error(
+            "worker {worker} could not be started: {problem}",
+            worker=self.number,
+            problem=str(error),
+            event_name="worker_not_started",
+        )
+        self._start_later()
+
+    def _start_later(self) -> None:
+        self.state = "waiting"
+        self.restarts += 1
+        pause = 0.0
+        if self._failures > 1:
+            with suppress(OverflowError):
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 16))
+        self._again = self._reactor.callLater(pause, self.start)

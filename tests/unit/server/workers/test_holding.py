@@ -1,0 +1,135 @@
+"""The main process opens the sockets on which its workers listen, and accepts nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
+
+from pushserver.errors import StartFailed
+from pushserver.server.ports import Ports
+from pushserver.server.workers.holding import Holding
+
+SITE: Any = Factory()
+
+
+@contextmanager
+def held(text: str, workers: int = 2, holding: Holding | None = None) -> Iterator[Ports]:
+    """The ports of a main process for this endpoint."""
+    reactor: Any = MemoryReactorClock()
+    ports = Ports(reactor, SITE, holding=holding or Holding(reactor, workers))
+    ports.listen(text)
+    ports.privilegedStartService()
+    ports.startService()
+    try:
+        yield ports
+    finally:
+        ports.stopService()
+        reactor.advance(0)
+
+
+def sockets_of(ports: Ports, workers: int = 2) -> list[socket.socket]:
+    """The sockets of the first endpoint for each worker, as duplicates."""
+    return [
+        socket.fromfd(ports.passed_to(n)[0][1][0], socket.AF_INET, socket.SOCK_STREAM)
+        for n in range(1, workers + 1)
+    ]
+
+
+def test_each_worker_has_a_socket_of_its_own_at_the_one_port() -> None:
+    with held("tcp:0:interface=127.0.0.1", 3) as ports, ExitStack() as stack:
+        sockets = [stack.enter_context(one) for one in sockets_of(ports, 3)]
+        names = {one.getsockname() for one in sockets}
+        assert len(names) == 1
+        assert len({one.fileno() for one in sockets}) == 3
+        address = names.pop()
+        assert ports.urls() == [f"http://127.0.0.1:{address[1]}/"]
+        for _ in range(60):
+            stack.enter_context(socket.create_connection(address))
+        accepted = [stack.enter_context(one.accept()[0]) for one in sockets]
+        assert len(accepted) == 3
+
+
+def test_port_of_another_server_with_workers_is_in_use() -> None:
+    with held("tcp:0:interface=127.0.0.1") as first:
+        port = first.urls()[0].rstrip("/").rpartition(":")[2]
+        with pytest.raises(StartFailed, match=f"{port}.* in use"), held(f"127.0.0.1:{port}"):
+            pass
+
+
+def test_ports_are_free_after_the_stop() -> None:
+    with held("tcp:0:interface=127.0.0.1") as first:
+        address = first.urls()[0].removeprefix("http://").rstrip("/")
+    with held(address):
+        pass
+
+
+def test_failed_bind_of_one_socket_closes_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[socket.socket] = []
+    real = socket.socket.bind
+
+    def bind(self: socket.socket, address: Any) -> None:
+        opened.append(self)
+        if len(opened) == 2:
+            raise OSError(24, "Too many open files")
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with pytest.raises(CannotListenError):
+        Holding(MemoryReactorClock(), 3).listenTCP(0, None, interface="127.0.0.1")
+    assert [one.fileno() for one in opened] == [-1, -1]
+
+
+def test_unix_socket_is_one_for_all_workers(tmp_path: Path) -> None:
+    path = tmp_path / "push.sock"
+    with held(f"unix:{path}") as ports:
+        assert ports.passed_to(1) == ports.passed_to(2)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
+
+
+def test_held_ports_do_not_count_as_closed(tmp_path: Path) -> None:
+    with held(f"unix:{tmp_path}/push.sock") as ports, socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{tmp_path}/push.sock")
+        assert [ports.closed() for _ in range(3)] == ["", "", ""]
+        assert ports.count_closed() == 0
+
+
+def test_sockets_that_earlier_workers_have_are_used_again() -> None:
+    with held("tcp:0:interface=127.0.0.1") as first, ExitStack() as stack:
+        left = dict(enumerate((stack.enter_context(one) for one in sockets_of(first)), 1))
+        address = left[1].getsockname()
+        first.stopService()
+        holding = Holding(MemoryReactorClock(), 3, {n: [one] for n, one in left.items()})
+        with held(f"127.0.0.1:{address[1]}", 3, holding) as second:
+            again = [stack.enter_context(one) for one in sockets_of(second, 3)]
+            assert {one.getsockname() for one in again} == {address}
+            for number in (1, 2):
+                inherited = second.passed_to(number)[0][1][0]
+                assert inherited == left[number].fileno()
+
+
+def test_unix_socket_that_earlier_workers_have_is_used_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "push.sock")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(path)
+        one.listen()
+        holding = Holding(MemoryReactorClock(), 2, {1: [one.dup()], 2: [one.dup()]})
+        with held(f"unix:{path}", 2, holding), socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+
+
+def test_other_sockets_of_earlier_workers_are_closed() -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        copy = one.dup()
+        Holding(MemoryReactorClock(), 2, {1: [copy]}).close_left()
+        assert copy.fileno() == -1
