@@ -36,7 +36,7 @@ class Broker(Protocol):
         TooMany if its publisher has used too many idempotency keys.
         """
 
-    async def load(self, channels: Sequence[str], fresh: bool = False) -> None:
+    def load(self, channels: Sequence[str], fresh: bool = False) -> Coroutine[Any, Any, None]:
         """Have these channels in `history`; if `fresh`, with all publications up to this moment.
 
         A reader may know later ones than this process: from another follower of the log. Raises

@@ -162,8 +162,7 @@ class Hub:
         (`past`). Raises LimitExceeded if the server keeps no more channels, Unavailable, and the
         error of a subscriber that has ended meanwhile.
         """
-        before = self.history.channels.get(channel)
-        ahead = position is not None and before is not None and position.offset > before.top
+        ahead = position is not None and position.offset > self.history.top(channel)
         with self._counted():
             await self._load((channel,), ahead)
         subscriber.check_not_ended()

@@ -175,7 +175,7 @@ class Methods:
             raise Invalid(f"limit is {limit}, expected -1 or more")
         name = check_name(call.channel)
         request = centrifuge.HistoryRequest(name, limit, call.since, bool(call.reverse))
-        return history_result(self._node.history, name, request)
+        return await history_result(self._node, name, request)
 
     async def history_remove(self, call: OneChannelCall) -> object:
         await self._node.clear(check_name(call.channel))
@@ -246,7 +246,9 @@ class Methods:
         self._check_time(call.expire_at)
         if call.recover_since is not None:
             position = Position(call.recover_since.epoch, call.recover_since.offset)
-            resumed = self._node.history.resume(channel, position)
+            history = self._node.history
+            await self._node.load((channel,), position.offset > history.top(channel))
+            resumed = history.resume(channel, position)
             if resumed.reason:
                 message = f"recover_since: unrecoverable position: {resumed.reason}"
                 raise CommandError(centrifuge.UNRECOVERABLE, message)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET, Request
@@ -15,6 +16,7 @@ from pushserver.protocols.formats import history_ends, history_object, publicati
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES, fitting
+from pushserver.usercode import coroutines
 from pushserver.web.checks import check_no_navigation
 from pushserver.web.document import is_known, not_modified
 from pushserver.web.heads import forget_head
@@ -56,6 +58,32 @@ def history(request: Request, name: str, node: Node, identity: Identity) -> Answ
     wait = number(request, "wait", limits.wait_seconds) or 0
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
+    answer = partial(_read, request, name, node, start, limit, wait, identity)
+    ahead = start.since is not None and start.since.seq > node.history.seq
+    loaded = coroutines.start(node.load((name,), ahead))
+    return answer() if loaded is None else _when_loaded(request, loaded, answer)
+
+
+async def _when_loaded(
+    request: Request, loaded: Awaitable[None], answer: Callable[[], Answer]
+) -> bytes | int:
+    await loaded
+    if request.channel is None:
+        raise Refusal(400, "the client is gone")
+    result = answer()
+    return result if isinstance(result, (bytes, int)) else await result
+
+
+def _read(
+    request: Request,
+    name: str,
+    node: Node,
+    start: Start,
+    limit: int | None,
+    wait: int,
+    identity: Identity,
+) -> Answer:
+    """Answer from the history that is loaded."""
     wanted = Start(oldest=True) if start == Start() else start
     answer = node.history.read((name,), wanted, limited=False)
     rows, reason = answer.publications, answer.reason

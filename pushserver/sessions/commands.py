@@ -261,8 +261,7 @@ async def publish(session: Session, text: bytes) -> Struct:
 async def history(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.HistoryRequest)
     channel = await _readable(session, "history", request.channel)
-    await session.node.load((channel,))
-    return history_result(session.node.history, channel, request)
+    return await history_result(session.node, channel, request)
 
 
 async def presence(session: Session, text: bytes) -> Struct:

@@ -7,14 +7,19 @@ from pushserver.channels.history import History
 from pushserver.channels.position import Position
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
+from pushserver.sessions.node import Node
 
 
-def history_result(
-    log: History, name: str, request: centrifuge.HistoryRequest
+async def history_result(
+    node: Node, name: str, request: centrifuge.HistoryRequest
 ) -> centrifuge.HistoryResult:
-    """The answer to a history request; raises CommandError for a position of another epoch."""
+    """The answer to a history request; raises CommandError for a position of another epoch.
+
+    Raises Unavailable, too.
+    """
+    log, since = node.history, request.since
+    await node.load((name,), since is not None and since.offset > log.top(name))
     channel = log.open(name)
-    since = request.since
     if since is None:
         rows = channel.after(0)
     else:

@@ -125,9 +125,9 @@ class Node:
 
         self._broker.attach(deliver_and_tap)
 
-    async def load(self, channels: Sequence[str]) -> None:
-        """Have the history of these channels in `history`; raises Unavailable."""
-        await self._broker.load(channels)
+    def load(self, channels: Sequence[str], fresh: bool = False) -> Coroutine[Any, Any, None]:
+        """Have these channels in `history`; see `Broker.load`."""
+        return self._broker.load(channels, fresh)
 
     async def publish(self, draft: Draft) -> Receipt:
         """Number, retain and deliver the draft; raises Unavailable or TooMany."""

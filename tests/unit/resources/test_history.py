@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from tests.unit.fakes.web import Response, Server, handshake
+from tests.unit.fakes.web import Response, Server, handshake, parse, request
 
 SSE = "text/event-stream"
 LINES = "application/x-ndjson"
@@ -35,6 +35,12 @@ def cursor(server: Server, seq: int) -> str:
 
 
 class TestAHistory:
+    def test_is_answered_in_the_turn_of_its_request(self) -> None:
+        server = filled(2)
+        line = server.connect()
+        line.protocol.dataReceived(request("/channels/a"))
+        assert data(parse(line.value())) == [1, 2]
+
     def test_contains_all_publications_and_the_cursor(self) -> None:
         server = filled(2)
         answer = server.get("/channels/a")

@@ -14,7 +14,7 @@ from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.logging import run
 from pushserver.server.place import Place
 from tests.unit.fakes.cluster import Wire
-from tests.unit.fakes.web import Log, Server
+from tests.unit.fakes.web import Log, Response, Server
 
 PLACE = Place("/run", 1)
 PATH = PLACE.link
@@ -103,6 +103,93 @@ def test_client_of_the_second_talks_to_the_application_of_the_first(
     socket.line.vanish()
     both.settle()
     assert gone == ["anna"]
+
+
+def get(both: Both, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Response:
+    """The answer of the second server."""
+    line = both.second.open(path, method, body, **headers)
+    both.settle()
+    response = line.response(method)
+    line.vanish()
+    return response
+
+
+@pytest.mark.parametrize("query", ["", "last=2", "since=oldest&limit=2", "since={}:1", "wait=5"])
+def test_history_at_the_second_is_that_of_the_first(make: Callable[[], Both], query: str) -> None:
+    both = make()
+    for n in range(3):
+        both.first.publish(data=n)
+    path = f"/channels/numbers?{query.replace('{}', both.first.hub.history.epoch)}"
+    answer = get(both, path)
+    assert answer.json == both.first.get(path).json
+    assert len(answer.json["publications"]) >= 2
+    assert get(both, path, "HEAD").headers.keys() == both.first.get(path, "HEAD").headers.keys()
+
+
+def test_reader_of_a_faster_server_misses_nothing_in_the_history_of_the_second(
+    make: Callable[[], Both],
+) -> None:
+    both = make()
+    both.first.publish(data=0)
+    before = get(both, "/channels/numbers").json["id"]
+    both.first.publish(data=1)
+    both.first.publish(data=2)
+    after = both.first.get(f"/channels/numbers?since={before}&limit=1").json["id"]
+    answer = get(both, f"/channels/numbers?since={after}").json
+    assert [row["data"] for row in answer["publications"]] == [2]
+    assert "reason" not in answer
+
+
+def test_long_poll_at_the_second_gets_the_next_publication_of_the_first(
+    make: Callable[[], Both],
+) -> None:
+    both = make()
+    both.first.publish(data=0)
+    line = both.second.open("/channels/numbers?since=now&wait=5")
+    both.settle()
+    assert line.take() == b""
+    both.first.publish(data=1)
+    both.settle()
+    answer = line.response()
+    assert [row["data"] for row in answer.json["publications"]] == [1]
+    line.vanish()
+    both.settle()
+    assert both.second.is_empty()
+
+
+@pytest.mark.parametrize("query", ["", "wait=5"])
+def test_reader_that_leaves_while_the_history_is_loaded_leaves_nothing(
+    make: Callable[[], Both], query: str
+) -> None:
+    both = make()
+    line = both.second.open(f"/channels/numbers?{query}")
+    line.vanish()
+    both.settle()
+    assert both.second.is_empty()
+    assert both.first.node.hub.channels() == {}
+
+
+def test_call_of_the_api_at_the_second_reads_the_history_of_the_first(
+    make: Callable[[], Both],
+) -> None:
+    both = make()
+    both.first.publish(data=5)
+    epoch = both.first.hub.history.epoch
+    call = b'{"channel": "numbers", "limit": -1}'
+    result = get(both, "/api/history", "POST", call).json["result"]
+    assert [row["data"] for row in result["publications"]] == [5]
+    since = f'{{"channel": "a", "user": "x", "recover_since": {{"epoch": "{epoch}", "offset": 1}}}}'
+    both.first.publish("a")
+    assert get(both, "/api/subscribe", "POST", since.encode()).json == {"result": {}}
+
+
+@pytest.mark.parametrize("path", ["/channels/numbers", "/api/publish"])
+def test_publication_at_the_second_is_one_of_the_first(make: Callable[[], Both], path: str) -> None:
+    both = make()
+    body = b'{"channel": "numbers", "data": 7}' if path.startswith("/api") else b"7"
+    answer = get(both, path, "POST", body)
+    assert answer.status == (200 if path.startswith("/api") else 201)
+    assert both.first.hub.history.top("numbers") == 1
 
 
 def test_reload_of_the_second_changes_its_bounds(make: Callable[[], Both]) -> None:

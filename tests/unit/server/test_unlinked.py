@@ -45,8 +45,8 @@ def test_raw_websocket_is_closed_for_now(server: Server) -> None:
     socket.line.vanish()
 
 
-@pytest.mark.parametrize("query", ["wait=5", "wait=5&since=now"])
-def test_long_poll_is_refused_for_now(server: Server, query: str) -> None:
+@pytest.mark.parametrize("query", ["", "last=2", "since=e:5", "wait=5", "wait=5&since=now"])
+def test_history_and_long_poll_are_refused_for_now(server: Server, query: str) -> None:
     answer = server.get(f"/channels/a?{query}")
     assert answer.error == (503, AWAY)
     assert answer["retry-after"] == "1"
@@ -91,7 +91,7 @@ def test_client_of_socketio_loses_the_connection_so_that_it_connects_again(
     socket.line.vanish()
 
 
-@pytest.mark.parametrize("method", ["history_remove", "presence", "presence_stats"])
+@pytest.mark.parametrize("method", ["history", "history_remove", "presence", "presence_stats"])
 def test_call_of_the_api_fails_for_now(server: Server, method: str) -> None:
     body = json.dumps({"channel": "a"}).encode()
     answer = server.get(f"/api/{method}", "POST", body)
