@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushserver.cluster.messages import BadMessage, Frames
+from pushserver.usercode.fork import close_in_forks
 
 MESSAGE_BYTES = 512 * 2**20
 """The longest message: an image of all publications that a channel retains."""
@@ -79,6 +80,12 @@ class Link(Protocol):
     def has_room(self) -> bool:
         """Whether the other end has read enough to be sent another publication."""
         return self.unsent <= UNSENT_BYTES // 2
+
+    def close_in_forks(self) -> None:
+        """Let the other end see the end of this process, though a fork of it lives on."""
+        opened = getattr(self.transport, "socket", None)
+        if opened is not None:
+            close_in_forks(opened)
 
     def abort(self) -> None:
         """End the link at once."""

@@ -217,7 +217,8 @@ def build(
         uplink.setServiceParent(service)
     elif place is not None:
         author = Author(node, () if app is None else app.handlers.keys)
-        AuthorPort(author, place.link, reactor, run).setServiceParent(service)
+        service.author_port = AuthorPort(author, place.link, reactor, run)
+        service.author_port.setServiceParent(service)
     collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)
     if not is_worker:

@@ -81,6 +81,7 @@ class AuthorPort(Service):
 
         def made(link: Link) -> None:
             self._links.add(link)
+            link.close_in_forks()
             ends.append(FollowerLink(self._author, link.send, self._run, link.has_room))
 
         def lost() -> None:

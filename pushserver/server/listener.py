@@ -22,7 +22,8 @@ from zope.interface import implementer
 from pushserver.errors import StartFailed
 from pushserver.server.certificates import Certificate
 from pushserver.server.port_owner import free_port, owner
-from pushserver.server.workers.holding import BACKLOG, descriptor_of
+from pushserver.server.workers.holding import BACKLOG, HeldPort, descriptor_of
+from pushserver.usercode.fork import close_in_forks
 from pushserver.usercode.once import Once
 from pushserver.usercode.rate import LogLimiter
 from pushserver.usercode.steady import steady
@@ -157,6 +158,10 @@ class Listener(Service):
         waiting = getattr(port, "socket", None)
         if isinstance(waiting, socket.socket):
             waiting.listen(BACKLOG)
+            # A fork of the server would keep the port open after the server's end.
+            close_in_forks(waiting)
+        elif isinstance(port, HeldPort):
+            port.close_in_forks()
 
 
 def _tcp_problem(error: CannotListenError, setting: str) -> str:

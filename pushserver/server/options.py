@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from pushserver.server.reloading import Reloader, Retrier, Watched, history_file
 from pushserver.server.service import PushService
 from pushserver.server.watchdog import Watchdog
 from pushserver.server.workers.crew import Crew
+from pushserver.server.workers.folder import SocketFolder
 from pushserver.server.workers.number import count
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
@@ -187,7 +187,7 @@ def make(
         # Its file is known now.
         with_pages(config, file_of(config.server.wsgi))
     beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
-    crew = make_crew(config, reactor)
+    crew = make_crew(config, environment, reactor)
     service = build(
         config,
         reactor,
@@ -209,10 +209,10 @@ def make(
     return service
 
 
-def make_crew(config: Config, reactor: Reactor) -> Crew | None:
+def make_crew(config: Config, environment: Mapping[str, str], reactor: Reactor) -> Crew | None:
     """The workers of a server, if it has several; raises StartFailed."""
     number = count(config.server.workers)
-    return Crew(tempfile.mkdtemp(prefix="pushserver-"), number, reactor) if number > 1 else None
+    return Crew(SocketFolder(environment), number, reactor) if number > 1 else None
 
 
 def complete(

@@ -65,6 +65,16 @@ class Workers(Protocol):
         """Let them close their connections within these seconds; fires when all are gone."""
 
 
+class Folder(Protocol):
+    """The folder of the sockets between the processes of a server."""
+
+    def open(self) -> None:
+        """Make it; raises StartFailed."""
+
+    def close(self) -> None:
+        """Remove it, or leave it to another process."""
+
+
 class PushService(MultiService):
     """Starts and stops everything; the store starts first and stops last."""
 
@@ -93,6 +103,9 @@ class PushService(MultiService):
         self.uplink = uplink
         self.workers: Workers | None = None
         """The processes that hold the connections, if it is not this one."""
+        self.folder: Folder | None = None
+        """That of the sockets between the processes, with the port for links of the workers."""
+        self.author_port: Service | None = None
         self.gateway = gateway
         self._readiness = readiness or Readiness(storage)
         self._pulse = pulse or Pulse(node.monotonic)
@@ -165,6 +178,8 @@ class PushService(MultiService):
     def startService(self) -> None:
         if self.node.stopping:
             raise RuntimeError("a server that was stopped does not start again: make another")
+        if self.folder is not None:
+            self.folder.open()
         super().startService()
         _allow_all_descriptors()
         if self._shortcuts:
@@ -205,6 +220,7 @@ class PushService(MultiService):
             self._stop_clocks,
             self._end_app,
             self._close_store,
+            self._close_folder,
         ):
             try:
                 await step()
@@ -244,6 +260,8 @@ class PushService(MultiService):
         self._for_each_peer(lambda peer: peer.shut_down())
         await ended
         await self._drained()
+        if self.author_port is not None:
+            await maybeDeferred(self.author_port.stopService)
 
     async def _stop_clocks(self) -> None:
         for clock, _ in self._clocks:
@@ -263,6 +281,10 @@ class PushService(MultiService):
         if self._storage is not None:
             self._storage.finish_seconds = self._left
             await maybeDeferred(self._storage.stopService)
+
+    async def _close_folder(self) -> None:
+        if self.folder is not None:
+            self.folder.close()
 
     def _start(self) -> None:
         started = Deferred.fromCoroutine(self._start_sources())

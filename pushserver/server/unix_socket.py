@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushserver.server.workers.holding import HeldPort, Holding
+from pushserver.server.workers.holding import Holding
 
 UNIX = "unix:"
 MAX_PATH = 107
@@ -56,7 +56,7 @@ class UnixEndpoint:
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
         if isinstance(self._reactor, Holding) and (left := self._reactor.take_unix(self.path)):
-            return HeldPort([left])
+            return left
         _remove_unused(self.path)
         # Nobody else can connect before the group and the mode are set.
         port = _Port(os.fsencode(self.path), factory, mode=0o600, reactor=self._reactor)

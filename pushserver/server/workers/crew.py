@@ -15,6 +15,7 @@ from pushserver.config.settings import Config, Store
 from pushserver.server.place import MAIN, Place
 from pushserver.server.service import PushService
 from pushserver.server.workers.control import Start, Stop, encode_config
+from pushserver.server.workers.folder import SocketFolder
 from pushserver.server.workers.holding import Holding
 from pushserver.server.workers.left import find_left
 from pushserver.server.workers.process import WorkerProcess, spawn
@@ -31,11 +32,12 @@ class Crew:
     `folder` is for the Unix sockets; workers that wait there are kept.
     """
 
-    def __init__(self, folder: str, count: int, reactor: Any):
-        self.place = Place(folder, MAIN)
+    def __init__(self, folder: SocketFolder, count: int, reactor: Any):
+        self._folder = folder
+        self.place = Place(folder.path, MAIN)
         self._count = count
         self._reactor = reactor
-        left = find_left(folder)
+        left = find_left(folder.path)
         self._left = {number: one for number, one in left.items() if is_usable(one, count)}
         self.holding = Holding(reactor, count, {n: one.sockets for n, one in left.items()})
         for number in left.keys() - self._left.keys():
@@ -74,7 +76,9 @@ class Crew:
             self._reactor,
             service.node.monotonic,
             self._left,
+            self.holding.close_left,
         )
+        service.folder = self._folder
         supervisor.setServiceParent(service)
         service.workers = supervisor
         service.live.installed = supervisor.configure

@@ -17,6 +17,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from zope.interface import implementer
 
+from pushserver.usercode.fork import close_in_forks
+
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
 
@@ -65,13 +67,13 @@ class Holding:
         """As `IReactorSocket.adoptStreamPort`, for all workers."""
         return HeldPort([socket.fromfd(descriptor, family, socket.SOCK_STREAM)])
 
-    def take_unix(self, path: str) -> socket.socket | None:
-        """The socket at this path that the workers of an earlier main process have."""
+    def take_unix(self, path: str) -> HeldPort | None:
+        """The port with the socket at this path that the workers of an earlier process have."""
         found = self._take(socket.AF_UNIX, path)
         sockets = list(found.values())
         for one in sockets[1:]:
             one.close()
-        return sockets[0] if sockets else None
+        return HeldPort(sockets[:1]) if sockets else None
 
     def close_left(self) -> None:
         """Close the sockets of earlier workers that no port has taken."""
@@ -111,6 +113,11 @@ class HeldPort:
     def descriptor(self, worker: int) -> int:
         """The socket of a worker; the first has the number 1."""
         return self._sockets[(worker - 1) % len(self._sockets)].fileno()
+
+    def close_in_forks(self) -> None:
+        """Keep the sockets from the forks of this process, in which nobody accepts from them."""
+        for one in self._sockets:
+            close_in_forks(one)
 
     def startListening(self) -> None:
         """No-op: the sockets listen."""

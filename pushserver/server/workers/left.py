@@ -28,8 +28,12 @@ _DESCRIPTORS = 253
 
 def find_left(folder: str) -> dict[int, Left]:
     """The workers that wait in this folder, by number."""
-    found = {}
-    for name in sorted(os.listdir(folder)):
+    found: dict[int, Left] = {}
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return found
+    for name in names:
         match = _CONTROL.fullmatch(name)
         if match is not None and (one := _ask(os.path.join(folder, name))) is not None:
             found[one.worker] = one

@@ -170,6 +170,7 @@ class Slot:
 
     def _made(self, link: Link) -> None:
         self._link = link
+        link.close_in_forks()
 
     def _received(self, message: Message) -> None:
         if isinstance(message, Pong):

@@ -20,7 +20,8 @@ class Supervisor(Service):
     """The workers of a server: `count` of them, from its start to `end`.
 
     `left` are the workers of an earlier main process; those of another version are replaced.
-    `config` returns the present settings, as for `Configure`.
+    `config` returns the present settings, as for `Configure`. `adopted` is called when the workers
+    of the earlier one are kept.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class Supervisor(Service):
         reactor: Any,
         monotonic: Callable[[], float],
         left: Mapping[int, Left] | None = None,
+        adopted: Callable[[], None] = lambda: None,
     ):
         self.slots = [
             Slot(number, launch, reactor, monotonic, self._changed)
             for number in range(1, count + 1)
         ]
         self._left = dict(left or {})
+        self._adopted = adopted
         self._config = config
         self._reactor = reactor
         self._on_ready: list[Callable[[], None]] = []
@@ -53,6 +56,7 @@ class Supervisor(Service):
             else:
                 slot.adopt(left)
                 slot.send(Configure(self._config()))
+        self._adopted()
         self._clock.start(1.0, now=False)
         self._changed()
 

@@ -45,6 +45,8 @@ from pushserver.usercode.steady import steady
 
 ALONE_SECONDS = 10.0
 """The time for which a worker keeps its connections without a main process."""
+SILENT_SECONDS = 30.0
+"""A main process that has sent no ping for this time does not work: it sends one a second."""
 FAILED = 1
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that the main process answers, for all."""
@@ -65,6 +67,7 @@ class Worker:
         self._link: Link | None = None
         self._waiting: IListeningPort | None = None
         self._alone: IDelayedCall | None = None
+        self._silent: IDelayedCall | None = None
         self._listens = False
         self._is_ending = False
         self.failed = False
@@ -118,6 +121,7 @@ class Worker:
 
     def _made(self, link: Link) -> None:
         self._link = link
+        self._silent = self._reactor.callLater(SILENT_SECONDS, link.abort)
 
     def _send(self, message: Message) -> None:
         if self._link is not None:
@@ -125,6 +129,8 @@ class Worker:
 
     def _received(self, message: Message) -> None:
         if isinstance(message, Ping):
+            if self._silent is not None:
+                self._silent.reset(SILENT_SECONDS)
             self._send(Pong())
         elif isinstance(message, Configure):
             self._config = decode_config(message.config)
@@ -139,6 +145,9 @@ class Worker:
 
     def _lost(self) -> None:
         self._link = None
+        if self._silent is not None and self._silent.active():
+            self._silent.cancel()
+        self._silent = None
         if self._is_ending:
             return
         self._alone = self._reactor.callLater(ALONE_SECONDS, self._left_alone)
@@ -159,7 +168,7 @@ class Worker:
     def _found(self, link: Link) -> None:
         """Another main process has connected: tell it what there is here."""
         self._stop_waiting()
-        self._link = link
+        self._made(link)
         for descriptor in self.service.ports.descriptors():
             transport: Any = link.transport
             transport.sendFileDescriptor(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -133,3 +134,21 @@ def test_other_sockets_of_earlier_workers_are_closed() -> None:
         copy = one.dup()
         Holding(MemoryReactorClock(), 2, {1: [copy]}).close_left()
         assert copy.fileno() == -1
+
+
+def test_fork_of_the_main_process_does_not_keep_the_sockets() -> None:
+    with held("tcp:0:interface=127.0.0.1") as ports:
+        descriptors = [ports.passed_to(n)[0][1][0] for n in (1, 2)]
+        child = os.fork()
+        if not child:
+            os._exit(sum(is_open(one) for one in descriptors))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert all(map(is_open, descriptors))
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
