@@ -17,6 +17,7 @@ from pushserver.cluster.messages import (
     Authenticate,
     Clear,
     Cleared,
+    Counted,
     Done,
     Ended,
     Entered,
@@ -41,6 +42,7 @@ from pushserver.cluster.messages import (
     frame,
 )
 from pushserver.cluster.remote import RemotePeers
+from pushserver.cluster.shared_bounds import SharedBounds
 from pushserver.errors import LimitExceeded, PushServerError, Unavailable
 from pushserver.hub.follower import Point, image_of
 from pushserver.sessions.node import Node
@@ -55,6 +57,7 @@ class Author:
     def __init__(self, node: Node, events: Iterable[tuple[str, str]] = ()):
         self.node = node
         self.events = frozenset(events)
+        self.bounds = SharedBounds(node)
         self._links: dict[str, dict[FollowerLink, None]] = {}
         node.tap(self._published, self.has_room)
         node.history.on_clear = self._cleared
@@ -118,6 +121,7 @@ class FollowerLink:
         self._calls.connected(send)
         self._peers = RemotePeers(author.node, self._calls)
         self._asks = Asks(author.node, self._peers, send)
+        self._bounds = author.bounds.link()
         self._channels: set[str] = set()
 
     def received(self, message: FromFollower) -> None:
@@ -129,6 +133,8 @@ class FollowerLink:
         elif isinstance(message, Leave):
             for channel in message.channels:
                 self._leave(channel)
+        elif isinstance(message, Counted):
+            self._bounds.received(message)
         elif isinstance(message, Joined):
             self._peers.joined(message)
         elif isinstance(message, Parted):
@@ -156,6 +162,8 @@ class FollowerLink:
         elif isinstance(message, Failed):
             self._calls.fail(message.call, error_of(message))
         elif isinstance(message, Hello):
+            # Before the rest, after which the follower may admit clients.
+            self._bounds.connected(self.send)
             self.send(frame(Handled(sorted(self._author.events))))
             self._attach(message.points)
 
@@ -163,6 +171,7 @@ class FollowerLink:
         """The link is gone."""
         self._calls.lost()
         self._peers.lost()
+        self._bounds.remove()
         for channel in tuple(self._channels):
             self._leave(channel)
 

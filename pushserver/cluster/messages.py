@@ -54,6 +54,18 @@ class Failed(Message, frozen=True, tag=25):
     attributes: dict[str, Any]
 
 
+class Counted(Message, frozen=True, tag=40):
+    """What a process counts and charges for the bounds of the whole server, by kind and name.
+
+    `counts` are changes since the last message; if `is_whole`, all numbers, in place of those known
+    so far. `charges` are the events that token buckets have allowed. See `cluster.shared_bounds`.
+    """
+
+    is_whole: bool
+    counts: dict[str, dict[str, int]]
+    charges: dict[str, dict[str, int]]
+
+
 # --- of a follower ---------------------------------------
 
 
@@ -357,9 +369,12 @@ FromFollower = (
     | Authenticate
     | Ended
     | Acknowledged
+    | Counted
 )
 ToPeer = Push | End | Unsubscribe | Invite | Say | Commands | Prolong | Request
-FromAuthor = Images | Row | Cleared | Published | Done | Answered | Failed | Handled | ToPeer
+FromAuthor = (
+    Images | Row | Cleared | Published | Done | Answered | Failed | Handled | Counted | ToPeer
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -12,6 +12,7 @@ from pushserver.cluster.messages import (
     Answered,
     Clear,
     Cleared,
+    Counted,
     Done,
     Failed,
     Follow,
@@ -26,6 +27,7 @@ from pushserver.cluster.messages import (
     error_of,
 )
 from pushserver.cluster.roster import Roster
+from pushserver.cluster.shared_bounds import BoundsLink
 from pushserver.hub.audience import Subscriber
 from pushserver.hub.follower import Follower, Point
 
@@ -40,6 +42,8 @@ class Uplink:
     follower: Follower
     chan_info: Callable[[str, Subscriber], bytes]
     """The `chan_info` of a subscription here."""
+    bounds: BoundsLink
+    """What this process counts, for the other processes."""
 
     def __init__(self, calls: Calls, roster: Roster, handlers: RemoteHandlers) -> None:
         self.calls = calls
@@ -54,11 +58,13 @@ class Uplink:
         """There is a link; `send` takes frames and raises nothing."""
         self.calls.connected(send)
         self.calls.tell(Hello(__version__, self.follower.points()))
+        self.bounds.connected(send)
         self._roster.announce(self.chan_info)
 
     def lost(self) -> None:
         """The link is gone: the calls that wait fail."""
         self.calls.lost()
+        self.bounds.lost()
 
     def received(self, message: FromAuthor) -> None:
         """Pass a change on, or an answer to its call."""
@@ -76,6 +82,8 @@ class Uplink:
                 self.attached()
         elif isinstance(message, Cleared):
             follower.cleared(message.channel)
+        elif isinstance(message, Counted):
+            self.bounds.received(message)
         elif isinstance(message, Done):
             self.calls.answer(message.call, None)
         elif isinstance(message, Answered):

@@ -139,6 +139,7 @@ def build(
         auth.closed,
         peers.excesses.note,
         peers.publications,
+        peers.connections,
         peers.refusals.write_command,
         *(() if following is None else (following.roster, following.make_presence)),
     )

@@ -10,6 +10,7 @@ from pushserver.channels.history import History
 from pushserver.cluster.calls import Calls, Run
 from pushserver.cluster.handlers import RemoteHandlers
 from pushserver.cluster.roster import RemotePresence, Roster
+from pushserver.cluster.shared_bounds import SharedBounds
 from pushserver.cluster.uplink import Uplink
 from pushserver.hub.follower import Follower
 from pushserver.hub.hub import Hub
@@ -31,6 +32,7 @@ class Following:
     def attach(self, node: Node) -> None:
         """Use the node of this process; called once, before the first link."""
         self.follower.reset = node.hub.reset
+        self.uplink.bounds = SharedBounds(node).link()
         self.uplink.chan_info = lambda channel, peer: node.presence.info(channel, peer).chan_info
 
 

@@ -11,7 +11,7 @@ from pushserver.auth.keys import Keys
 from pushserver.auth.permissions import Permissions
 from pushserver.auth.proxies import EVERYONE, NO_PROXIES
 from pushserver.auth.publications import Publications
-from pushserver.auth.quotas import Addresses, Users
+from pushserver.auth.quotas import Addresses, Connections, Users
 from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.idempotency import key_of
 from pushserver.channels.publication import Draft, Publication, Receipt
@@ -40,7 +40,8 @@ class Node:
     current exception with a line of context. `handlers` is the application. `identification` finds
     the identities of peers; without it, all are anonymous. `closed`: see `auth.permissions`.
     `note_excess` is that of `Excesses`. `publications`: their rates; without it, only users
-    have some. `log_refusal` logs a refused command: its code, the client's address, the reason.
+    have some. `connections` are counted by those who accept them. `log_refusal` logs a refused
+    command: its code, the client's address, the reason.
     `sessions` and `make_presence` are for a node whose peers another process knows too.
     """
 
@@ -59,6 +60,7 @@ class Node:
         closed: bool = False,
         note_excess: NoteExcess = lambda *_: None,
         publications: Publications | None = None,
+        connections: Connections | None = None,
         log_refusal: LogRefusal = lambda *_: None,
         sessions: Directory | None = None,
         make_presence: Callable[[Hub, int], Presence] = Presence,
@@ -88,6 +90,9 @@ class Node:
         self.note_excess = note_excess
         self.log_refusal = log_refusal
         self.users = Users(limits.connections_per_user)
+        self.connections = connections or Connections(
+            limits.connections, limits.connections_per_address, limits.new_connections_per_second
+        )
         self.publications = publications or Publications(
             Addresses(EVERYONE, NO_PROXIES),
             limits.user_publications_per_second,

@@ -14,6 +14,7 @@ from pushserver.cluster.messages import (
     BadMessage,
     Clear,
     Cleared,
+    Counted,
     Done,
     Failed,
     Follow,
@@ -43,11 +44,13 @@ UP: list[Message] = [
     Leave(["a"]),
     Publish(2, Draft("a", b'"\xc3\xbc"', "event", {"t": "x"}, INFO, "key\t1", "p", ("x",))),
     Clear(3, "a"),
+    Counted(False, {"users": {"ü": -1}}, {}),
 ]
 DOWN: list[Message] = [
     Images(1, "e", 9, [Image("a", "e-2", 4, 5, [ROW], [0.5])]),
     Row(ROW, ("x",)),
     Cleared("a"),
+    Counted(True, {"connections": {"": 3}}, {"wrong_keys_per_minute": {"10.0.0.1": 2}}),
     Published(2, Receipt("e", 1, 2)),
     Done(3),
     Failed(4, "Unavailable", "text", {"cause": "store"}),
