@@ -200,7 +200,7 @@ def make(
         holding=None if crew is None else crew.holding,
     )
     if crew is not None:
-        crew.attach(service, environment, options["debug"], on)
+        crew.attach(service, environment, bool(options["debug"]), on)
     service.live.allow(lambda: read_again(options["config"], load))
     if options.parent is not None:
         service.observer = daemon_observer(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from pushserver.server.options import (
     makeService,
 )
 from pushserver.server.service import PushService
+from pushserver.server.workers.crew import Crew
 from pushserver.sources.engine.runner import Runner
 from tests.unit.fakes.web import Server, memory_reactor
 
@@ -360,3 +362,16 @@ def test_service_of_twistd_uses_the_global_reactor(
         monkeypatch.delenv(name, raising=False)
     service: Any = makeService(parsed("--listen", "tcp:0"))
     assert service._reactor is reactor
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [((), False), (("--debug",), True)])
+def test_debug_of_twistd_is_a_boolean_for_the_workers(
+    arguments: tuple[str, ...], expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(Crew, "attach", lambda crew, *rest: given.append(rest[2]))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make(parsed("--workers=2", "--listen=tcp:0", *arguments), {}, memory_reactor())
+    # Not 0 or 1, which a worker refuses to read.
+    assert given == [expected]
+    assert isinstance(given[0], bool)
