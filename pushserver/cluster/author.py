@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogPublisher
 
 from pushserver.channels.publication import Publication
 from pushserver.cluster.asks import Asks
 from pushserver.cluster.calls import Calls, Run, Send
+from pushserver.cluster.log_events import event_of
 from pushserver.cluster.messages import (
     Acknowledged,
     Answered,
@@ -30,6 +31,7 @@ from pushserver.cluster.messages import (
     Images,
     Joined,
     Leave,
+    Logged,
     Message,
     Observes,
     Parted,
@@ -155,6 +157,8 @@ class FollowerLink:
             self._calls.answer(message.call, message.arguments)
         elif isinstance(message, Present):
             self._run(self._present(message))
+        elif isinstance(message, Logged):
+            globalLogPublisher(event_of(message))
         elif isinstance(message, Clear):
             self._run(self._clear(message))
         elif isinstance(message, Done):

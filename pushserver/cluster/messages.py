@@ -25,6 +25,8 @@ from pushserver.sessions.visit import Visit
 _LENGTH = struct.Struct(">I")
 
 
+Level = Literal["debug", "info", "warn", "error", "critical"]
+Plain = None | bool | int | float | str
 Kind = Literal["connect", "subscribe", "publish", "rpc", "message"]
 
 
@@ -204,6 +206,23 @@ class Acknowledged(Message, frozen=True, tag=16):
     arguments: list[Any] | None
 
 
+class Logged(Message, frozen=True, tag=47):
+    """An event of the log of a worker, as text; `fields` are plain values.
+
+    `time` is in Unix seconds. `event` is its stable name, `traceback` that of its exception; both
+    may be empty.
+    """
+
+    worker: int
+    time: float
+    level: Level
+    namespace: str
+    event: str
+    text: str
+    traceback: str
+    fields: dict[str, Plain]
+
+
 # --- of the author ---------------------------------------
 
 
@@ -370,6 +389,7 @@ FromFollower = (
     | Ended
     | Acknowledged
     | Counted
+    | Logged
 )
 ToPeer = Push | End | Unsubscribe | Invite | Say | Commands | Prolong | Request
 FromAuthor = (

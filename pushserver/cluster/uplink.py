@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from pushserver import __version__
 from pushserver.channels.publication import Draft, Receipt
@@ -32,6 +33,13 @@ from pushserver.hub.audience import Subscriber
 from pushserver.hub.follower import Follower, Point
 
 
+class LinkedLog(Protocol):
+    """The log of this process, which goes over the link while there is one."""
+
+    def connected(self, send: Send) -> None: ...
+    def lost(self) -> None: ...
+
+
 class Uplink:
     """The log of another process (`follower.Log`), over a link that may be lost and come back.
 
@@ -44,6 +52,7 @@ class Uplink:
     """The `chan_info` of a subscription here."""
     bounds: BoundsLink
     """What this process counts, for the other processes."""
+    log: LinkedLog | None = None
 
     def __init__(self, calls: Calls, roster: Roster, handlers: RemoteHandlers) -> None:
         self.calls = calls
@@ -60,9 +69,13 @@ class Uplink:
         self.calls.tell(Hello(__version__, self.follower.points()))
         self.bounds.connected(send)
         self._roster.announce(self.chan_info)
+        if self.log is not None:
+            self.log.connected(send)
 
     def lost(self) -> None:
         """The link is gone: the calls that wait fail."""
+        if self.log is not None:
+            self.log.lost()
         self.calls.lost()
         self.bounds.lost()
 

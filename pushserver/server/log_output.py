@@ -136,14 +136,11 @@ def json_observer(out: Output) -> ILogObserver:
         entry["message"] = formatEvent(event)[:TEXT_CHARACTERS]
         failure = event.get("log_failure")
         if failure is not None:
-            entry["traceback"] = _traceback(failure)[-4 * TEXT_CHARACTERS :]
+            entry["traceback"] = traceback_of(failure)
         if not entry["message"] and failure is None:
             return ""
-        if name:
-            for key, value in event.items():
-                if key not in entry and key not in _NO_FIELDS and not key.startswith("log_"):
-                    entry[key] = _field(value)
-        return json.dumps(entry)
+        # First, and not replaced by fields of these names.
+        return json.dumps({**entry, **fields_of(event), **entry})
 
     return _observer(out, line)
 
@@ -152,7 +149,18 @@ _NO_FIELDS = {"event_name", "more", "suffix", "text", "line"}
 """Parts of the message."""
 
 
-def _field(value: object) -> object:
+def fields_of(event: LogEvent) -> dict[str, bool | int | float | str | None]:
+    """The plain values of an event with a name, without those that are parts of its message."""
+    if not event.get("event_name"):
+        return {}
+    return {
+        key: _field(value)
+        for key, value in event.items()
+        if key not in _NO_FIELDS and not key.startswith("log_")
+    }
+
+
+def _field(value: object) -> bool | int | float | str | None:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -163,9 +171,10 @@ def _field(value: object) -> object:
         return f"<{type(value).__name__}: {type(error).__name__}>"
 
 
-def _traceback(failure: Any) -> str:
+def traceback_of(failure: Any) -> str:
+    """The last characters of a traceback."""
     try:
-        return str(failure.getTraceback())
+        return str(failure.getTraceback())[-4 * TEXT_CHARACTERS :]
     except Exception as error:
         return f"<no traceback: {type(error).__name__}>"
 

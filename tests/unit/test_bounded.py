@@ -165,6 +165,8 @@ BOUNDS = {
     "cluster.messages.Follow.points": "one message",
     "cluster.messages.Images.images": "one message",
     "cluster.messages.Failed.attributes": "one message",
+    "cluster.messages.Logged.fields": "one message",
+    "server.workers.worker_log.WorkerLog._events": "KEPT, and a line for what was dropped",
     "cluster.messages.Leave.channels": "one message",
     "hub.follower.Image.rows": "one message",
     "hub.follower.Image.ages": "one message",

@@ -17,14 +17,13 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger, globalLogBeginner
+from twisted.logger import Logger
 
 from pushserver import __version__
 from pushserver.cluster.link import Link
 from pushserver.cluster.messages import Message, frame
 from pushserver.errors import PushServerError, StartFailed
 from pushserver.server.build import build
-from pushserver.server.log_output import serve_observer
 from pushserver.server.logging import escape_output
 from pushserver.server.place import Place
 from pushserver.server.unix_socket import UNIX, UnixEndpoint
@@ -41,6 +40,7 @@ from pushserver.server.workers.control import (
     decode_config,
     decode_start,
 )
+from pushserver.server.workers.worker_log import start_log
 from pushserver.usercode.steady import steady
 
 ALONE_SECONDS = 10.0
@@ -210,12 +210,13 @@ def main() -> None:
         with suppress(ReactorNotRunning):
             reactor.stop()
 
-    observer = serve_observer(start.config.log, os.environ)
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    log = start_log(start.worker, start.config.log, reactor)
     try:
         worker = Worker(start, reactor, end)
     except StartFailed as error:
         sys.exit(f"pushserver: worker {start.worker}: {error}")
+    assert worker.service.uplink is not None, "a worker has a link"
+    log.attach(worker.service.uplink, worker.service.levels)
     worker.begin()
     reactor.addSystemEventTrigger("before", "shutdown", worker.service.stopService)
     reactor.run()

@@ -24,6 +24,7 @@ from pushserver.cluster.messages import (
     Hello,
     Images,
     Leave,
+    Logged,
     Message,
     Publish,
     Published,
@@ -45,6 +46,7 @@ UP: list[Message] = [
     Publish(2, Draft("a", b'"\xc3\xbc"', "event", {"t": "x"}, INFO, "key\t1", "p", ("x",))),
     Clear(3, "a"),
     Counted(False, {"users": {"ü": -1}}, {}),
+    Logged(2, 1.5, "warn", "n", "e", "text ü", "", {"a": None, "b": True, "c": 2**63, "d": -0.5}),
 ]
 DOWN: list[Message] = [
     Images(1, "e", 9, [Image("a", "e-2", 4, 5, [ROW], [0.5])]),
