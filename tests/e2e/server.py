@@ -32,6 +32,9 @@ SERVE = (sys.executable, "-P", "-m", "pushserver", "serve")
 SHORTCUTS = "PUSHSERVER_SHORTCUTS"
 """The variable that `without_shortcuts/` sets for its servers; each test may run with it."""
 
+WORKERS = "PUSHSERVER_SERVER_WORKERS"
+"""The variable that `with_workers/` sets for its servers."""
+
 PROBLEM = re.compile(r"Traceback|Unhandled|Error\b|Exception\b|Warning\b|#error|#critical")
 """Matches lines that an ordinary log does not have."""
 
@@ -70,7 +73,7 @@ def environment(**more: str) -> dict[str, str]:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if name == SHORTCUTS or not name.startswith(("PUSHSERVER_", "LISTEN_", "NOTIFY_"))
+        if name in (SHORTCUTS, WORKERS) or not name.startswith(("PUSHSERVER_", "LISTEN_", "NOTIFY_"))
     }
     return ours | {"PYTHONPATH": str(CHECKOUT)} | more
 
