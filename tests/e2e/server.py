@@ -73,7 +73,8 @@ def environment(**more: str) -> dict[str, str]:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if name in (SHORTCUTS, WORKERS) or not name.startswith(("PUSHSERVER_", "LISTEN_", "NOTIFY_"))
+        if name in (SHORTCUTS, WORKERS)
+        or not name.startswith(("PUSHSERVER_", "LISTEN_", "NOTIFY_"))
     }
     return ours | {"PYTHONPATH": str(CHECKOUT)} | more
 

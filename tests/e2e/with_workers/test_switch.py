@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from tests.e2e.server import Server
 from benchmarks.processes import children
+from tests.e2e.server import Server
 
 
 def test_the_servers_of_this_folder_have_two_workers(server: Server) -> None:

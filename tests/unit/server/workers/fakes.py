@@ -37,14 +37,23 @@ class Reactor(MemoryReactorClock):
 
 
 class Control:
-    """The worker's end of its connection to the main process."""
+    """The test's end of a connection between the main process and a worker.
 
-    def __init__(self, protocol: Any):
+    `types` are those of the messages that it hears.
+    """
+
+    def __init__(self, protocol: Any, types: Any = FromMain):
         self.protocol = protocol
-        self.transport = StringTransport()
-        self.transport.abortConnection = lambda: None  # type: ignore[method-assign]
-        self._frames = Frames(FromMain, 2**20)
+        self.aborted = False
+        transport: Any = StringTransport()
+        self.transport = transport
+        transport.abortConnection = self._abort
+        transport.sendFileDescriptor = lambda descriptor: None
+        self._frames = Frames(types, 2**20)
         protocol.makeConnection(self.transport)
+
+    def _abort(self) -> None:
+        self.aborted = True
 
     def say(self, message: Message) -> None:
         self.protocol.dataReceived(frame(message))
