@@ -56,6 +56,11 @@ def add_unit_commands(commands: Any) -> None:
         help="a port or HOST:PORT, repeatable [default: that of the configuration, or 8080; with"
         " --socket 8080]",
     )
+    command.add_argument(
+        "--workers",
+        metavar="N | auto",
+        help="the processes for the connections [default: that of the configuration, or 1]",
+    )
     _add_common(command, "replace units that somebody has changed")
     command.set_defaults(run=install)
 
@@ -86,7 +91,8 @@ def install(options: Any, out: TextIO) -> None:
     try:
         made = _installation(options)
         templates = asset_folder("systemd")
-        texts = {units.SERVICE: units.service(_read(templates / units.SERVICE), made)}
+        workers = _read(templates / units.WORKERS) if _has_workers(made) else ""
+        texts = {units.SERVICE: units.service(_read(templates / units.SERVICE), made, workers)}
         if made.socket:
             texts[units.SOCKET] = units.socket_unit(_read(templates / units.SOCKET), made)
     except ValueError as error:
@@ -149,6 +155,7 @@ def _installation(options: Any) -> Any:
     from pushserver.server.loading import parse
     from pushserver.server.ports import check_endpoints
     from pushserver.server.units import Installation
+    from pushserver.server.workers.number import parse_workers
 
     twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
     if not os.access(twistd, os.X_OK):
@@ -166,10 +173,12 @@ def _installation(options: Any) -> Any:
                 f"--listen {text}: ports below 1024 need --socket, which opens them"
             )
     check_endpoints([] if options.socket else options.listen, option="--listen")
+    workers = "" if options.workers is None else str(parse_workers(options.workers))
     config = _config(options)
     needed = [sys.prefix, *([folder] if folder else [])]
     made = {"twistd": twistd, "app": app, "folder": folder, "config": config}
     made |= {"socket": options.socket, "listen": options.listen, "by_user": options.user}
+    made |= {"workers": workers}
     if options.user:
         return Installation(**made)
     for path in needed:
@@ -197,13 +206,23 @@ def _config(options: Any) -> str:
     return usual if os.path.isfile(usual) else ""
 
 
-def _names_addresses(config: str) -> bool:
-    """Whether a configuration has server.listen; its errors are for check-config."""
+def _server_settings(config: str) -> dict[str, Any]:
+    """The table `[server]` of a configuration; its errors are for check-config."""
     try:
         server = tomllib.loads(_read(Path(config))).get("server") if config else None
     except (OSError, ValueError):
-        return False
-    return isinstance(server, dict) and "listen" in server
+        return {}
+    return server if isinstance(server, dict) else {}
+
+
+def _names_addresses(config: str) -> bool:
+    """Whether a configuration has server.listen."""
+    return "listen" in _server_settings(config)
+
+
+def _has_workers(made: Any) -> bool:
+    """Whether the server has several processes, by the option or by the configuration."""
+    return (made.workers or _server_settings(made.config).get("workers", 1)) not in ("1", 1)
 
 
 def _account(needed: Iterable[str]) -> str:

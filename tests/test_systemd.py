@@ -51,6 +51,14 @@ def listening_units(units: Path) -> Path:
     return units
 
 
+@pytest.fixture
+def units_with_workers(units: Path) -> Path:
+    folder = units / f"{SERVICE}.d"
+    folder.mkdir()
+    copy(UNITS / "workers.conf", folder / "workers.conf")
+    return units
+
+
 def copy(unit: Path, to: Path) -> None:
     text = unit.read_text("utf-8")
     to.write_text(text.replace("/opt/pushserver/bin/twistd", "/bin/true"), "utf-8")
@@ -83,6 +91,11 @@ class TestTheUnits:
 
     def test_expose_little_if_the_server_listens_itself(self, listening_units: Path) -> None:
         self.check_exposure(listening_units, EXPOSURE_LISTENING)
+
+    def test_are_verified_and_expose_no_more_with_workers(self, units_with_workers: Path) -> None:
+        ended = analyze(units_with_workers, "verify", f"./{SERVICE}", f"./{SOCKET}")
+        assert (ended.returncode, ended.stdout) == (0, "")
+        self.check_exposure(units_with_workers, EXPOSURE_BY_SOCKET)
 
     @staticmethod
     def check_exposure(units: Path, threshold: int) -> None:
@@ -123,8 +136,11 @@ class TestWrittenUnits:
                 "config": f"{odd}/c.toml",
                 "app": f"{odd}/a.py",
             }
+            more_settings = (UNITS / "workers.conf").read_text() if "workers" in values else ""
             made = Installation(twistd=f"{odd}/twistd", **more, **values)
-            (tmp_path / SERVICE).write_text(service((UNITS / SERVICE).read_text(), made))
+            (tmp_path / SERVICE).write_text(
+                service((UNITS / SERVICE).read_text(), made, more_settings)
+            )
             (tmp_path / SOCKET).write_text(socket_unit((UNITS / SOCKET).read_text(), made))
             return tmp_path
 
@@ -136,6 +152,7 @@ class TestWrittenUnits:
             {"socket": True, "listen": ["80", "/run/my push 100%.sock"]},
             {"credential": True, "listen": ["8081"]},
             {"account": "daemon", "in_home": True},
+            {"workers": "auto", "socket": True},
         ],
     )
     def test_are_verified_without_a_message(
@@ -145,8 +162,11 @@ class TestWrittenUnits:
         ended = analyze(write(**values), "verify", *names)
         assert (ended.returncode, ended.stdout) == (0, "")
 
-    def test_of_a_user_are_verified_without_a_message(self, write: Callable[..., Path]) -> None:
-        folder = write(by_user=True, socket=True)
+    @pytest.mark.parametrize("values", [{}, {"workers": "4"}])
+    def test_of_a_user_are_verified_without_a_message(
+        self, write: Callable[..., Path], values: dict[str, Any]
+    ) -> None:
+        folder = write(by_user=True, socket=True, **values)
         ended = analyze(folder, "--user", "verify", f"./{SERVICE}", f"./{SOCKET}")
         assert (ended.returncode, ended.stdout) == (0, "")
 
@@ -230,6 +250,16 @@ class TestSocketActivation:
         with activated(tmp_path, f"127.0.0.1:{port}", sandbox=SANDBOX) as log:
             assert get(port, "").status == 200
         assert not PROBLEM.search(log.read_text())
+
+    def test_workers_serve_within_these_bounds(self, tmp_path: Path) -> None:
+        port = free_port()
+        arguments = [*arguments_of(SERVICE), "--workers", "2"]
+        with activated(tmp_path, f"127.0.0.1:{port}", sandbox=SANDBOX, arguments=arguments) as log:
+            assert get(port, "").status == 200
+            assert get(port, "channels/numbers").status == 200
+        text = log.read_text()
+        assert {*re.findall(r"\(worker (\d)\)$", text, re.MULTILINE)} == {"1", "2"}
+        assert not PROBLEM.search(text)
 
     @pytest.mark.parametrize(
         ("code", "error"),

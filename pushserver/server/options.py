@@ -14,9 +14,8 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from pushserver.app.app import App
-from pushserver.config.convert import Location, Text, convert
 from pushserver.config.loader import read, warnings
-from pushserver.config.settings import Config, Types, Workers
+from pushserver.config.settings import Config, Types
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import pages_folder
 from pushserver.server import signals
@@ -32,7 +31,7 @@ from pushserver.server.service import PushService
 from pushserver.server.watchdog import Watchdog
 from pushserver.server.workers.crew import Crew
 from pushserver.server.workers.folder import SocketFolder
-from pushserver.server.workers.number import count
+from pushserver.server.workers.number import count, parse_workers
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
@@ -320,18 +319,7 @@ def listen_texts(options: Options) -> list[str]:
 def workers(options: Options) -> int | str | None:
     """The number of `--workers`, or `auto`; None without it. Raises StartFailed."""
     given = options["workers"]
-    if given is None:
-        return None
-    try:
-        value: int | str = convert(
-            Text(given) if isinstance(given, str) else given,
-            Workers,
-            "workers",
-            Location("", "", {}),
-        )
-    except InvalidConfig as error:
-        raise StartFailed(str(error)) from None
-    return value
+    return None if given is None else parse_workers(given)
 
 
 def _port(text: str) -> int:

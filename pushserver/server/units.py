@@ -14,6 +14,8 @@ from pushserver import __version__
 from pushserver.server.address import LOOPBACK, is_address
 
 SERVICE, SOCKET = "pushserver.service", "pushserver.socket"
+WORKERS = "workers.conf"
+"""The settings of a service with workers, which replace those of the unit."""
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
 _DIGEST = "# sha256 "
 _OF_USERS = frozenset(
@@ -24,6 +26,7 @@ _OF_USERS = frozenset(
         *("UMask", "NoNewPrivileges", "StateDirectory", "StateDirectoryMode", "WantedBy"),
         *("ConfigurationDirectory", "RestrictAddressFamilies", "RestrictNamespaces"),
         *("RestrictRealtime", "RestrictSUIDSGID", "LockPersonality", "MemoryDenyWriteExecute"),
+        *("RuntimeDirectory", "RuntimeDirectoryPreserve"),
         *("SystemCallArchitectures", "SystemCallFilter", "SystemCallErrorNumber"),
     ]
 )
@@ -37,7 +40,8 @@ class Installation:
     `folder`: the current folder of an application. `credential`: only root can read `config`, so
     systemd passes it. `account`: the user of the service, by default one that exists only while it
     runs. `in_home`: a path is below a home directory. `by_user`: for `systemctl --user`. `listen`:
-    as `--listen` of the server, or the values of ListenStream= with `socket`.
+    as `--listen` of the server, or the values of ListenStream= with `socket`. `workers`: as
+    `--workers` of the server.
     """
 
     twistd: str
@@ -50,11 +54,17 @@ class Installation:
     by_user: bool = False
     socket: bool = False
     listen: Sequence[str] = ()
+    workers: str = ""
 
 
-def service(template: str, made: Installation) -> str:
-    """The text of the service unit; raises ValueError for a path that no unit can have."""
-    changes: dict[str, Sequence[str]] = {"ExecStart": [_command(made)]}
+def service(template: str, made: Installation, more: str = "") -> str:
+    """The text of the service unit; raises ValueError for a path that no unit can have.
+
+    `more`: settings that replace those of the template, such as those of WORKERS.
+    """
+    lines = (line.partition("=") for line in more.splitlines() if not line.startswith("#"))
+    changes: dict[str, Sequence[str]] = {key: [value] for key, mark, value in lines if mark}
+    changes["ExecStart"] = [_command(made)]
     if made.folder:
         changes["WorkingDirectory"] = [_path(made.folder)]
     if made.config and made.credential:
@@ -110,6 +120,8 @@ def _command(made: Installation) -> str:
         words += ["--config", "%d/config" if made.credential else quoted(made.config)]
     for text in ["systemd:name=http"] if made.socket else made.listen:
         words += ["--listen", quoted(text)]
+    if made.workers:
+        words += ["--workers", made.workers]
     return " ".join(words)
 
 

@@ -127,6 +127,37 @@ def test_usual_configuration_is_found(environment: Path, capsys: Capture) -> Non
     assert "systemd passes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("config", "arguments", "command", "has_workers"),
+    [
+        ("", [], "", False),
+        ("", ["--workers", "1"], " --workers 1", False),
+        ("", ["--workers", "auto"], " --workers auto", True),
+        ("workers = 4", [], "", True),
+        ('workers = "auto"', [], "", True),
+        ("workers = 1", [], "", False),
+        ("workers = 4", ["--workers", "1"], " --workers 1", False),
+    ],
+)
+def test_unit_of_a_server_with_workers_differs(
+    environment: Path, config: str, arguments: list[str], command: str, has_workers: bool
+) -> None:
+    (environment / "c.toml").write_text(f"[server]\n{config}\n")
+    main(["install-unit", "--config", str(environment / "c.toml"), *arguments])
+    text = unit(environment)
+    assert f"c.toml{command}\n" in text
+    assert ("RuntimeDirectoryPreserve=restart\n" in text) == has_workers
+    assert ("KillMode=process\n" in text) == has_workers
+    assert ("KillMode=mixed\n" in text) != has_workers
+
+
+@pytest.mark.parametrize("text", ["0", "two", ""])
+def test_number_with_which_no_server_starts_is_refused(environment: Path, text: str) -> None:
+    with pytest.raises(StartFailed, match="workers: expected a whole number"):
+        main(["install-unit", "--workers", text])
+    assert not (environment / "units").exists()
+
+
 @pytest.mark.parametrize("change", ["# mine\n", "[Service]\nMemoryMax=1G\n"])
 def test_changed_unit_is_replaced_and_removed_only_by_force(
     environment: Path, capsys: Capture, change: str

@@ -5,8 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pushserver.config.convert import Location, Text, convert
+from pushserver.config.settings import Workers
+from pushserver.errors import InvalidConfig, StartFailed
+
 MOST = 128
 _NO_QUOTA = MOST + 1
+
+
+def parse_workers(given: object) -> int | str:
+    """The setting as an option or an argument gives it; raises StartFailed."""
+    value = Text(given) if isinstance(given, str) else given
+    try:
+        parsed: int | str = convert(value, Workers, "workers", Location("", "", {}))
+    except InvalidConfig as error:
+        raise StartFailed(str(error)) from None
+    return parsed
 
 
 def count(workers: int | str, root: str = "/") -> int:

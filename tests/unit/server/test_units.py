@@ -9,6 +9,7 @@ from pushserver.server.units import Installation, is_unchanged, quoted, service,
 from tests.e2e.server import CHECKOUT
 
 SERVICE = (CHECKOUT / "systemd" / "pushserver.service").read_text("utf-8")
+WORKERS = (CHECKOUT / "systemd" / "workers.conf").read_text("utf-8")
 SOCKET = (CHECKOUT / "systemd" / "pushserver.socket").read_text("utf-8")
 PLAIN = Installation(twistd="/opt/push/bin/twistd")
 
@@ -69,6 +70,20 @@ def test_manager_of_a_user_gets_only_settings_that_it_can_apply() -> None:
     for key in ("DynamicUser", "CapabilityBoundingSet", "PrivateNetwork", "ProtectSystem"):
         assert values(text, key) == []
     assert "systemctl --user edit" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+def test_workers_outlast_a_crash_of_the_main_process(by_user: bool) -> None:
+    one = dataclasses.replace(PLAIN, workers="auto", by_user=by_user)
+    text = service(SERVICE, one, WORKERS)
+    assert values(text, "ExecStart")[0].endswith(" pushserver --workers auto")
+    assert values(text, "KillMode") == ["process"]
+    assert values(text, "RuntimeDirectory") == ["pushserver"]
+    assert values(text, "RuntimeDirectoryPreserve") == ["restart"]
+    assert values(text, "NotifyAccess") == ["main"]
+    assert values(text, "LimitNOFILE") == ([] if by_user else ["65536"])
+    for key in ("MemoryMax", "MemoryHigh", "TasksMax", "ExecStart"):
+        assert len(values(text, key)) == 1
 
 
 @pytest.mark.parametrize(
