@@ -259,10 +259,16 @@ class History:
         self.on_clear(name)
         return evicted
 
-    def expire(self, now: float, watched: Callable[[str], bool]) -> tuple[int, list[str]]:
+    def expire(
+        self,
+        now: float,
+        watched: Callable[[str], bool],
+        drops: Callable[[Channel], bool] | None = None,
+    ) -> tuple[int, list[str]]:
         """Evict by age, and forget channels with no rows that are not in use.
 
-        `now` is by the steady clock. Returns the number of evicted rows, and the channels that
+        `now` is by the steady clock. `drops` decides on those with rows: whether they are forgotten
+        too, unless they are in use. Returns the number of evicted rows, and the channels that
         changed. One call looks at SWEEP channels: `unswept` tells whether more are left.
         """
         evicted, changed = 0, []
@@ -273,7 +279,8 @@ class History:
             if channel is None:
                 continue
             expired = self.room.expire(channel, now)
-            forget = not len(channel) and not self._is_used(name, watched)
+            wanted = len(channel) and (drops is None or not drops(channel))
+            forget = not wanted and not self._is_used(name, watched)
             if forget:
                 self.room.forget(channel)
             if expired or forget:

@@ -8,6 +8,7 @@ of the log. So reading, joining and resuming are here as they are at the author.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, Protocol
 
 from msgspec import Struct
@@ -102,8 +103,10 @@ class Follower:
         self._monotonic = monotonic
         self._deliver: Deliver = deliver_nothing
         self._loading: dict[str, int] = {}
-        # The time since which nobody here watches the channel.
+        # By channel that nobody here watches: the time at which a sweep first found it so. Those of
+        # the last sweep, and of the present one.
         self._idle: dict[str, float] = {}
+        self._still_idle: dict[str, float] = {}
         history.room.on_evict = self._evicted
 
     # --- as a broker ---------------------------------------
@@ -151,22 +154,24 @@ class Follower:
             self._leave([name for name in names if name not in self.history.channels])
 
     def expire(self, now: float, watched: Callable[[str], bool]) -> bool:
-        """Evict by age, and leave channels that nobody here has watched for a while."""
+        """Evict by age, and leave channels that nobody here has watched for a while.
+
+        A slice of them at a time, as `History.expire`.
+        """
         history = self.history
-        _, changed = history.expire(now, watched)
-        gone = [name for name in changed if name not in history.channels]
-        for name in tuple(self._idle):
-            if name not in history.channels or watched(name):
-                del self._idle[name]
-            elif now - self._idle[name] >= MAX_IDLE_SECONDS:
-                del self._idle[name]
-                history.room.forget(history.channels[name])
-                gone.append(name)
-        for name, channel in history.channels.items():
-            if not channel.watched:
-                self._idle.setdefault(name, now)
-        self._leave(gone)
-        return history.unswept > 0
+        _, changed = history.expire(now, watched, partial(self._has_idled, now))
+        self._leave([name for name in changed if name not in history.channels])
+        if history.unswept:
+            return True
+        self._idle, self._still_idle = self._still_idle, {}
+        return False
+
+    def _has_idled(self, now: float, channel: Channel) -> bool:
+        """Whether nobody here has watched the channel for a while."""
+        if channel.watched:
+            return False
+        since = self._still_idle[channel.name] = self._idle.get(channel.name, now)
+        return now - since >= MAX_IDLE_SECONDS
 
     # --- the log's changes, in their order ---------------------------------------
 

@@ -183,6 +183,7 @@ BOUNDS = {
     "cluster.roster.Roster._observed": CONNECTIONS,
     "cluster.roster.Roster._peers": CONNECTIONS,
     "hub.follower.Follower._idle": "channels",
+    "hub.follower.Follower._still_idle": "channels",
     "hub.follower.Follower._loading": "the loads that wait: WAITING_BYTES of the uplink",
     "hub.probe.Probe.audiences": "one",
     "hub.hub.Hub._audiences": "dissolved when the last of its subscribers leaves",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from pushserver.channels import history
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft
@@ -158,6 +159,28 @@ def test_reader_that_comes_back_in_time_keeps_the_channel(cluster: Cluster) -> N
     edge.node.hub.unsubscribe(watcher, "numbers")
     edge.node.expire()
     assert "numbers" in edge.node.history.channels
+
+
+def test_idle_channels_are_left_in_slices(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "SWEEP", 2)
+    node = cluster.edges[0].node
+    names = [f"c{n}" for n in range(7)]
+    for name in names:
+        publish(cluster.node, name)
+    result(cluster, node.load(names))
+    for seconds in (0.0, MAX_IDLE_SECONDS):
+        cluster.time.now += seconds
+        left = []
+        while node.expire():
+            left.append(len(node.history.channels))
+        assert left == ([5, 3, 1] if seconds else [7, 7, 7])
+    assert node.history.channels == {}
+    cluster.settle()
+    publish(cluster.node, "c3")
+    assert cluster.edges[0].link is not None
+    assert cluster.edges[0].link.down.waiting == b""
 
 
 def test_channel_that_was_forgotten_here_is_left_at_its_next_publication(cluster: Cluster) -> None:
