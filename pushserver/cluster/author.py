@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from twisted.logger import Logger, globalLogPublisher
 
+from pushserver import __version__
 from pushserver.channels.publication import Publication
 from pushserver.cluster.asks import Asks
 from pushserver.cluster.calls import Calls, Run, Send
@@ -15,6 +16,7 @@ from pushserver.cluster.messages import (
     Answered,
     Ask,
     AskEvent,
+    Attach,
     Authenticate,
     Clear,
     Cleared,
@@ -34,6 +36,7 @@ from pushserver.cluster.messages import (
     Logged,
     Message,
     Observes,
+    Outdated,
     Parted,
     Present,
     Publish,
@@ -102,7 +105,7 @@ class FollowerLink:
     """The author's end of the link to one follower; `send` takes frames and raises nothing.
 
     `run` runs a coroutine that nothing awaits. `has_room` tells whether the link can take another
-    publication.
+    publication. `ignore` drops whatever the follower sends from now on, undecoded.
     """
 
     _log = Logger()
@@ -113,12 +116,14 @@ class FollowerLink:
         send: Send,
         run: Run,
         has_room: Callable[[], bool] = lambda: True,
+        ignore: Callable[[], None] = lambda: None,
     ):
         self.send = send
         self.has_room = has_room
         self._author = author
         self._node = author.node
         self._run = run
+        self._ignore = ignore
         self._calls = Calls()
         self._calls.connected(send)
         self._peers = RemotePeers(author.node, self._calls)
@@ -166,9 +171,8 @@ class FollowerLink:
         elif isinstance(message, Failed):
             self._calls.fail(message.call, error_of(message))
         elif isinstance(message, Hello):
-            # Before the rest, after which the follower may admit clients.
-            self._bounds.connected(self.send)
-            self.send(frame(Handled(sorted(self._author.events))))
+            self._greet(message.version)
+        elif isinstance(message, Attach):
             self._attach(message.points)
 
     def lost(self) -> None:
@@ -183,6 +187,22 @@ class FollowerLink:
         if channel in self._channels:
             self._channels.discard(channel)
             self._author.leave(self, channel)
+
+    def _greet(self, version: str) -> None:
+        """Begin with a follower of the same version; another one is told, and ignored."""
+        if version == __version__:
+            # Before the rest, after which the follower may admit clients.
+            self._bounds.connected(self.send)
+            self.send(frame(Handled(sorted(self._author.events))))
+            return
+        self._log.warn(
+            "a worker of version {version} is ignored by the main process of version {own}",
+            version=version,
+            own=__version__,
+            event_name="worker_outdated",
+        )
+        self.send(frame(Outdated(__version__)))
+        self._ignore()
 
     def _attach(self, points: Sequence[Point]) -> None:
         """Follow the channels that the follower has, as far as they can be kept."""

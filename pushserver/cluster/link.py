@@ -49,6 +49,7 @@ class Link(Protocol):
         self._lost = lost
         self._paused = False
         self._ended = False
+        self._ignores = False
         # The messages of the bytes that have come, unless all are handled.
         self._messages: Iterator[Any] | None = None
         self._reading_is_paused = False
@@ -94,13 +95,18 @@ class Link(Protocol):
         self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        self._messages = self._frames.feed(data)
-        self._handle()
+        if not self._ignores:
+            self._messages = self._frames.feed(data)
+            self._handle()
 
     def pause_reading(self) -> None:
         """Read no more messages until `resume_reading`; called while one is handled."""
         self._reading_is_paused = True
         self.transport.pauseProducing()
+
+    def ignore(self) -> None:
+        """Drop all further bytes of the other end; its messages may have other forms."""
+        self._ignores = True
 
     def resume_reading(self) -> None:
         """Read further messages."""
@@ -119,6 +125,8 @@ class Link(Protocol):
                 self._received(message)
                 if self._reading_is_paused:
                     return
+                if self._ignores:
+                    break
             self._messages = None
         except BadMessage as error:
             self._log.critical(

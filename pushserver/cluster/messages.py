@@ -1,8 +1,11 @@
 """The messages between the author of the log and its followers, and their frames.
 
 A frame is a length of 4 bytes (big-endian) and one message: a MessagePack array that begins with
-the number of its type. Both ends must have the same version of this package; nothing compares the
-version of `Hello` yet.
+the number of its type.
+
+Both ends must have the same version of this package. An author answers the `Hello` of another
+version with `Outdated`, and decodes nothing else of that link. So these two have their forms for
+ever, as the frames have: a later version may only add values behind the first one.
 """
 
 from __future__ import annotations
@@ -72,9 +75,14 @@ class Counted(Message, frozen=True, tag=40):
 
 
 class Hello(Message, frozen=True, tag=0):
-    """The first message: the version of the package, and the channels that the follower has."""
+    """The first message: the version of the package. All versions can decode it."""
 
     version: str
+
+
+class Attach(Message, frozen=True, tag=11):
+    """The channels that the follower has; the answer is `Images` of the call 0."""
+
     points: list[Point]
 
 
@@ -319,6 +327,12 @@ class Handled(Message, frozen=True, tag=35):
     events: list[tuple[str, str]]
 
 
+class Outdated(Message, frozen=True, tag=50):
+    """The author has this version, and not that of the follower. All versions can decode it."""
+
+    version: str
+
+
 class Spread(Struct, frozen=True, array_like=True):
     """One value, or the `several` arguments of an event of Socket.IO; those may have bytes."""
 
@@ -371,6 +385,7 @@ class Prolong(Message, frozen=True, tag=33):
 
 FromFollower = (
     Hello
+    | Attach
     | Follow
     | Leave
     | Publish
@@ -393,7 +408,17 @@ FromFollower = (
 )
 ToPeer = Push | End | Unsubscribe | Invite | Say | Commands | Prolong | Request
 FromAuthor = (
-    Images | Row | Cleared | Published | Done | Answered | Failed | Handled | Counted | ToPeer
+    Images
+    | Row
+    | Cleared
+    | Published
+    | Done
+    | Answered
+    | Failed
+    | Handled
+    | Counted
+    | Outdated
+    | ToPeer
 )
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from twisted.logger import Logger
+
 from pushserver import __version__
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.cluster.calls import Calls, Send
 from pushserver.cluster.handlers import RemoteHandlers
 from pushserver.cluster.messages import (
     Answered,
+    Attach,
     Clear,
     Cleared,
     Counted,
@@ -22,6 +25,7 @@ from pushserver.cluster.messages import (
     Hello,
     Images,
     Leave,
+    Outdated,
     Publish,
     Published,
     Row,
@@ -53,9 +57,13 @@ class Uplink:
     bounds: BoundsLink
     """What this process counts, for the other processes."""
     log: LinkedLog | None = None
+    outdated: Callable[[str], None]
+    """Called with the version of an author that has another one than this process."""
+    _log = Logger()
 
     def __init__(self, calls: Calls, roster: Roster, handlers: RemoteHandlers) -> None:
         self.calls = calls
+        self.outdated = lambda version: None
         self._roster = roster
         self._handlers = handlers
         self.attached: Callable[[], None] = lambda: None
@@ -66,7 +74,8 @@ class Uplink:
     def connected(self, send: Send) -> None:
         """There is a link; `send` takes frames and raises nothing."""
         self.calls.connected(send)
-        self.calls.tell(Hello(__version__, self.follower.points()))
+        self.calls.tell(Hello(__version__))
+        self.calls.tell(Attach(self.follower.points()))
         self.bounds.connected(send)
         self._roster.announce(self.chan_info)
         if self.log is not None:
@@ -105,8 +114,21 @@ class Uplink:
             self._handlers.handled(message)
         elif isinstance(message, Failed):
             self.calls.fail(message.call, error_of(message))
+        elif isinstance(message, Outdated):
+            self._refused(message.version)
         else:
             self._roster.received(message)
+
+    def _refused(self, version: str) -> None:
+        """The author ignores this process: go on as without a link."""
+        self._log.warn(
+            "the main process of version {version} ignores this worker of version {own}",
+            version=version,
+            own=__version__,
+            event_name="worker_ignored",
+        )
+        self.lost()
+        self.outdated(version)
 
     # --- the log ---------------------------------------
 

@@ -82,7 +82,9 @@ class AuthorPort(Service):
         def made(link: Link) -> None:
             self._links.add(link)
             link.close_in_forks()
-            ends.append(FollowerLink(self._author, link.send, self._run, link.has_room))
+            ends.append(
+                FollowerLink(self._author, link.send, self._run, link.has_room, link.ignore)
+            )
 
         def lost() -> None:
             self._links.discard(link)

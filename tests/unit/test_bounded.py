@@ -161,7 +161,7 @@ BOUNDS = {
     "cluster.shared_bounds.SharedBounds._own": CONNECTIONS,
     "cluster.shared_bounds.SharedBounds._rates": "one for each of some settings",
     "cluster.messages.Frames._parts": "the bytes of one message",
-    "cluster.messages.Hello.points": "one message",
+    "cluster.messages.Attach.points": "one message",
     "cluster.messages.Follow.points": "one message",
     "cluster.messages.Images.images": "one message",
     "cluster.messages.Failed.attributes": "one message",

@@ -34,6 +34,8 @@ class End:
         if message == Cleared("bad"):
             raise RuntimeError("no")
         self.messages.append(message)
+        if message == Cleared("ignore"):
+            self.link.ignore()
         if message == Cleared("hold"):
             self.link.pause_reading()
 
@@ -58,6 +60,15 @@ def test_messages_arrive_in_their_order(end: End) -> None:
     end.link.dataReceived(frame(Done(1)) + frame(Done(2))[:3])
     end.link.dataReceived(frame(Done(2))[3:])
     assert end.messages == [Done(1), Done(2)]
+
+
+def test_bytes_of_an_end_that_is_ignored_are_not_decoded(end: End) -> None:
+    end.link.dataReceived(frame(Done(1)) + frame(Cleared("ignore")) + frame(Done(2)) + b"\xff" * 9)
+    end.link.dataReceived(b"\xff" * 100)
+    assert end.messages == [Done(1), Cleared("ignore")]
+    assert not end.aborted
+    end.link.send(b" more")
+    assert end.transport.value() == b"first more"
 
 
 def test_frames_wait_in_their_order_while_the_other_end_does_not_read(end: End) -> None:

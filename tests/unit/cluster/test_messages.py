@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pushserver import errors
 from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
 from pushserver.cluster.messages import (
+    Attach,
     BadMessage,
     Clear,
     Cleared,
@@ -26,6 +27,7 @@ from pushserver.cluster.messages import (
     Leave,
     Logged,
     Message,
+    Outdated,
     Publish,
     Published,
     Row,
@@ -40,7 +42,8 @@ MOST = 10_000
 INFO = ClientInfo("c", "user ü", b'{"a":1}', b"2")
 ROW = Publication("a", "e", 7, 3, 1.5, "event", b"[1]", {"tag": "text"}, INFO)
 UP: list[Message] = [
-    Hello("1.0", [Point("a", "e", 1)]),
+    Hello("1.0"),
+    Attach([Point("a", "e", 1)]),
     Follow(1, [Point("a"), Point("b", "e-1", 2)]),
     Leave(["a"]),
     Publish(2, Draft("a", b'"\xc3\xbc"', "event", {"t": "x"}, INFO, "key\t1", "p", ("x",))),
@@ -56,6 +59,7 @@ DOWN: list[Message] = [
     Published(2, Receipt("e", 1, 2)),
     Done(3),
     Failed(4, "Unavailable", "text", {"cause": "store"}),
+    Outdated("1.0"),
 ]
 
 
@@ -86,6 +90,17 @@ def test_message_over_the_bound_is_refused_before_it_is_received() -> None:
 def test_bytes_that_are_no_message_are_refused(text: bytes) -> None:
     with pytest.raises(BadMessage, match="not a message"):
         received(FromAuthor, len(text).to_bytes(4, "big") + text, [])
+
+
+@pytest.mark.parametrize(
+    ("types", "message", "number"),
+    [(FromFollower, Hello("1.0"), 0), (FromAuthor, Outdated("1.0"), 50)],
+    ids=["Hello", "Outdated"],
+)
+def test_version_can_be_decoded_by_all_versions(types: Any, message: Message, number: int) -> None:
+    assert frame(message) == b"\0\0\0\x06\x92%c\xa31.0" % number
+    later = b"\0\0\0\x0c\x94%c\xa31.0\x81\xa1a\1\x91\xc3" % number
+    assert received(types, later, []) == [message]
 
 
 ERRORS: list[PushServerError] = [

@@ -12,13 +12,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
+import pushserver
 from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.publication import Draft
+from pushserver.cluster import author
 from pushserver.cluster.author import Author
 from pushserver.cluster.link import UNSENT_BYTES
 from pushserver.errors import StartFailed, Unavailable
 from pushserver.server.links import AGAIN_SECONDS, MODE, PAUSE_SECONDS, AuthorPort, UplinkService
 from tests.unit.fakes.cluster import Edge, Wire, run
-from tests.unit.fakes.tools import Time, Watcher, make_broker, make_node, publish
+from tests.unit.fakes.tools import Reader, Time, Watcher, make_broker, make_node, publish
 from tests.unit.fakes.web import Log, Trouble
 
 OPTIONS = ChannelOptions()
@@ -136,6 +139,44 @@ def test_follower_connects_again_until_its_author_is_back(world: World, trouble:
     world.reactor.advance(AGAIN_SECONDS)
     world.connect()
     assert len(world.port) == 1
+
+
+def test_worker_of_another_version_is_told_and_ignored(
+    world: World, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(author, "__version__", "9.9")
+    versions: list[str] = []
+    world.edge.uplink.outdated = versions.append
+    reader = Reader(world.edge.node)
+    world.connect()
+    own = pushserver.__version__
+    assert trouble.take() == [
+        f"a worker of version {own} is ignored by the main process of version 9.9",
+        f"the main process of version 9.9 ignores this worker of version {own}",
+    ]
+    assert versions == ["9.9"]
+    with pytest.raises(Unavailable, match="away"):
+        publish(world.edge.node)
+    world.wire.ends[0][1].write(b"\xff" * 100)
+    world.wire.pump()
+    publish(world.node)
+    assert world.node.sessions.readers("", reader.stream.info.client) == []
+    assert len(world.port) == 1
+
+
+def test_worker_is_linked_again_to_a_main_process_of_its_version(
+    world: World, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(author, "__version__", "9.9")
+        world.connect()
+    world.wire.cut()
+    trouble.take()
+    world.reactor.advance(AGAIN_SECONDS)
+    world.connect()
+    Deferred.fromCoroutine(world.edge.node.publish(Draft("numbers", b"1")))
+    world.wire.pump()
+    assert world.node.history.top("numbers") == 1
 
 
 @pytest.mark.parametrize("state", ["linked", "waiting", "failed"])
