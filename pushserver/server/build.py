@@ -91,8 +91,8 @@ def build(
     Autobahn (docs/configuration.md). `beside`: the folder of the application's file, whose
     `index.html` is the page at `/` unless there is a folder of pages. `wsgi`: a WSGI application,
     by default that of `app`. `place`: that of this process, if the server has several. A worker
-    uses the log and the application of the main process; its `config` has no store and no sources,
-    and it listens when it is told. `holding`: the reactor of the ports of a main process.
+    uses the log and the application of the main process, and not the store and the sources of its
+    `config`; it listens when it is told. `holding`: the reactor of the ports of a main process.
     """
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
@@ -168,6 +168,7 @@ def build(
         shortcuts,
         beside,
         gateway,
+        not is_worker,
     )
     front = make_front(config, base)
 

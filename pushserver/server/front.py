@@ -74,6 +74,7 @@ class Base:
     shortcuts: bool
     beside: str
     gateway: Gateway | None = None
+    runs_sources: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +200,10 @@ def make_tokens(
 def make_sources(config: Config, base: Base, before: Sequence[Running]) -> list[Running]:
     """The sources of the application and of the configuration; raises StartFailed.
 
-    One that did not change is the one of `before`.
+    One that did not change is the one of `before`. A worker has none.
     """
+    if not base.runs_sources:
+        return []
     known = {source.runner.plan.name: source for source in before}
     sources = []
     for own in () if base.app is None else base.app.sources:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +12,15 @@ import pytest
 from pushserver import Client, PushServer
 from pushserver.cluster.author import Author
 from pushserver.config.limits import Limits
+from pushserver.config.settings import Config, Source, Store
+from pushserver.server.build import build
+from pushserver.server.front import make_front
 from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.logging import run
 from pushserver.server.place import Place
+from pushserver.testing.reactor import InlinePool
 from tests.unit.fakes.cluster import Wire
-from tests.unit.fakes.web import Log, Response, Server
+from tests.unit.fakes.web import Log, Response, Server, memory_reactor
 
 PLACE = Place("/run", 1)
 PATH = PLACE.link
@@ -190,6 +196,21 @@ def test_publication_at_the_second_is_one_of_the_first(make: Callable[[], Both],
     answer = get(both, path, "POST", body)
     assert answer.status == (200 if path.startswith("/api") else 201)
     assert both.first.hub.history.top("numbers") == 1
+
+
+def test_worker_has_no_store_and_runs_no_source(tmp_path: Path) -> None:
+    app = PushServer()
+    app.source("own", every=1.0)(lambda: 1)
+    path = tmp_path / "p.db"
+    sources = {"numbers": Source("random", "numbers"), "wrong": Source("unknown", "a")}
+    config = Config(sources=sources, store=Store(path=str(path)))
+    reactor = memory_reactor()
+    service = build(config, reactor, app=app, threads=InlinePool(), place=PLACE)
+    assert service.sources.statuses == []
+    base = service.live._base
+    again = make_front(replace(config, sources={"other": sources["numbers"]}), base)
+    assert again.sources == []
+    assert not path.exists()
 
 
 def test_reload_of_the_second_changes_its_bounds(make: Callable[[], Both]) -> None:
