@@ -33,7 +33,7 @@ from pushserver.resources.pages import Pages
 from pushserver.server.bounds import make_bounds
 from pushserver.server.collector import ServerCollector
 from pushserver.server.facts import ServerFacts
-from pushserver.server.following import make_following
+from pushserver.server.follower_parts import make_follower_parts
 from pushserver.server.front import Base, make_front
 from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.live import Live, lasting
@@ -99,7 +99,7 @@ def build(
     room = Room(limits.history_total_bytes, limits.channels, lasting(config, app))
     history = History(config.channel_options(), room=room)
     is_worker = place is not None and place.is_worker
-    following = make_following(history, monotonic, run) if is_worker else None
+    following = make_follower_parts(history, monotonic, run) if is_worker else None
     broker: MemoryBroker | Follower
     storage: Storage | None
     if following is None:

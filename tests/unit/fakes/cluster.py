@@ -17,7 +17,7 @@ from pushserver.cluster.author import Author, FollowerLink
 from pushserver.cluster.messages import Frames, FromAuthor, FromFollower
 from pushserver.cluster.uplink import Uplink
 from pushserver.hub.broker import Broker
-from pushserver.server.following import make_following
+from pushserver.server.follower_parts import make_follower_parts
 from pushserver.sessions.callbacks import Handlers
 from tests.unit.fakes.tools import Client, Time, make_node
 
@@ -76,7 +76,7 @@ class Edge:
 
     def __init__(self, options: ChannelOptions, time: Time, room: Room | None = None):
         history = History(lambda name: options, "none", room=room)
-        parts = make_following(history, time.seconds, run)
+        parts = make_follower_parts(history, time.seconds, run)
         self.uplink = parts.uplink
         self.node = make_node(
             time=time,

@@ -20,7 +20,7 @@ from pushserver.sessions.node import Node
 
 
 @dataclass(frozen=True, slots=True)
-class Following:
+class FollowerParts:
     """The log, the application and the lists of peers of a process that has none of its own."""
 
     follower: Follower
@@ -36,7 +36,9 @@ class Following:
         self.uplink.chan_info = lambda channel, peer: node.presence.info(channel, peer).chan_info
 
 
-def make_following(history: History, monotonic: Callable[[], float], run: Run) -> Following:
+def make_follower_parts(
+    history: History, monotonic: Callable[[], float], run: Run
+) -> FollowerParts:
     """The parts of a process that follows; `history` has no channels yet."""
     calls = Calls()
     roster = Roster(calls, run)
@@ -44,4 +46,4 @@ def make_following(history: History, monotonic: Callable[[], float], run: Run) -
     uplink = Uplink(calls, roster, handlers)
     follower = uplink.follower = Follower(history, Metrics(), uplink, monotonic)
     presence = partial(RemotePresence, roster=roster, calls=calls)
-    return Following(follower, handlers, roster, uplink, presence)
+    return FollowerParts(follower, handlers, roster, uplink, presence)
