@@ -155,7 +155,10 @@ class FirstBytes(Protocol):
         transport: Any = self.transport
         head = read_head(data, transport, self)
         if head is None or not self._shortcut(transport, head):
-            install(transport, self._make_web(self._address, left, self.counted_as), data)
+            web = self._make_web(self._address, left, self.counted_as)
+            hand_over(transport, web)
+            web.makeConnection(transport)
+            web.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._leave()
@@ -186,9 +189,7 @@ class FirstBytes(Protocol):
             self._deadline.cancel()
 
 
-def install(transport: Any, protocol: Protocol, data: bytes) -> None:
-    """Give the connection to another protocol, with this data as its first."""
+def hand_over(transport: Any, protocol: Protocol) -> None:
+    """Let the transport call another protocol from now on."""
     wrapped = isinstance(transport, ProtocolWrapper)
     setattr(transport, "wrappedProtocol" if wrapped else "protocol", protocol)
-    protocol.makeConnection(transport)
-    protocol.dataReceived(data)

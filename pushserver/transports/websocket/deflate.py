@@ -12,6 +12,7 @@ from autobahn.websocket.compress import (
     PerMessageDeflateOffer,
     PerMessageDeflateOfferAccept,
 )
+from autobahn.websocket.protocol import WebSocketProtocol
 
 from pushserver.protocols import formats, socketio_formats
 from pushserver.protocols.formats import Format
@@ -45,6 +46,13 @@ class Inflater(PerMessageDeflate):
         super().end_decompress_message()
         # 40 KB, which Autobahn would keep until the next message.
         self._decompressor = None
+
+
+def answer_to(offers: str, accept: Accept) -> str:
+    """The extension of the answer to these valid offers, as Autobahn writes it; "" if declined."""
+    parsed = WebSocketProtocol()._parseExtensionsHeader(offers)
+    accepted = accept([PerMessageDeflateOffer.parse(parameters) for _, parameters in parsed])
+    return "" if accepted is None else str(accepted.get_extension_string())
 
 
 def accept(max_bytes: int) -> Accept:

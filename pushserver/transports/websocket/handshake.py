@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from base64 import b64encode
 from functools import lru_cache
+from typing import NamedTuple
 
 from autobahn.websocket.compress import PerMessageDeflateOffer
 from autobahn.websocket.protocol import WebSocketProtocol
@@ -16,6 +19,13 @@ from pushserver.web.visits import TOKEN_SUBPROTOCOL
 SUBPROTOCOL = "centrifuge-json"
 OWN_SUBPROTOCOL = "pushserver"
 _DEFLATE = "permessage-deflate"
+
+_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""Proves that the server knows the protocol (RFC 6455, 1.3)."""
+_ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nServer: pushserver\r\n"
+    b"Upgrade: WebSocket\r\nConnection: Upgrade\r\n"
+)
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SUBPROTOCOL = re.compile(_TOKEN)
@@ -52,25 +62,55 @@ def check_handshake(request: Request) -> None:
         raise Refusal(400, f"Sec-WebSocket-Key: {key!r:.80}, expected 16 bytes in base64")
 
 
-def accepted_fields(request: Request) -> dict[str, str]:
-    """The fields of the handshake for Autobahn, without all that it could refuse or misread.
+class Accepted(NamedTuple):
+    """The part of a valid handshake that its answer depends on.
 
-    Raises Refusal for offers that are not valid.
+    `subprotocol` is the accepted one, and `offers` are those of permessage-deflate; both may be
+    empty.
     """
-    fields = {
-        "Host": "localhost",
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": header(request, "sec-websocket-key") or "",
-    }
+
+    key: str
+    subprotocol: str
+    offers: str
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of the handshake for Autobahn, without all that it could refuse or misread."""
+        fields = {
+            "Host": "localhost",
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": self.key,
+        }
+        if self.subprotocol:
+            fields["Sec-WebSocket-Protocol"] = self.subprotocol
+        if self.offers:
+            fields["Sec-WebSocket-Extensions"] = self.offers
+        return fields
+
+    def answer(self, extension: str) -> bytes:
+        """The answer that Autobahn writes; `extension`: the accepted one, or ""."""
+        digest = hashlib.sha1(self.key.encode() + _MAGIC, usedforsecurity=False).digest()
+        return b"%b%b%b\r\n%b\r\n" % (
+            _ANSWER,
+            b"Sec-WebSocket-Protocol: %b\r\n" % self.subprotocol.encode()
+            if self.subprotocol
+            else b"",
+            b"Sec-WebSocket-Accept: " + b64encode(digest),
+            b"Sec-WebSocket-Extensions: %b\r\n" % extension.encode() if extension else b"",
+        )
+
+
+def accepted(request: Request) -> Accepted:
+    """The accepted part of a valid handshake; raises Refusal for offers that are not valid."""
     subprotocols = header(request, "sec-websocket-protocol")
-    if subprotocols and (accepted := _subprotocol(subprotocols)):
-        fields["Sec-WebSocket-Protocol"] = accepted
     extensions = header(request, "sec-websocket-extensions")
-    if extensions and (offers := _deflate_offers(extensions)):
-        fields["Sec-WebSocket-Extensions"] = offers
-    return fields
+    return Accepted(
+        header(request, "sec-websocket-key") or "",
+        _subprotocol(subprotocols) if subprotocols else "",
+        _deflate_offers(extensions) if extensions else "",
+    )
 
 
 def _subprotocol(text: str) -> str:

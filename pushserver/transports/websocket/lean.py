@@ -24,7 +24,11 @@ from twisted.internet.defer import Deferred, succeed
 
 from pushserver.protocols.websocket_frames import is_pong_frame, whole_text
 from pushserver.transports.websocket.deflate import Inflater
+from pushserver.transports.websocket.handshake import Accepted
 from pushserver.transports.websocket.shell import WebSocketShell
+from pushserver.web.first_bytes import hand_over
+from pushserver.web.peer import host_and_port
+from pushserver.web.sockets import send_now
 
 FORMATTERS: dict[ModuleType, tuple[str, ...]] = {
     protocol: ("pformat", "hltype", "hlval"),
@@ -73,6 +77,12 @@ class LeanShell(WebSocketShell):
 
     _fired: ClassVar[Deferred[None]] = succeed(None)
 
+    # Set by Autobahn's handshake, which `ps_accept` omits.
+    current_frame: Any = None
+    inside_message = False
+    websocket_protocol_in_use: str | None = None
+    websocket_version = 13
+
     def __init__(self) -> None:
         """Make neither the two futures nor the list of events with listeners."""
 
@@ -89,6 +99,26 @@ class LeanShell(WebSocketShell):
     def fire(self, event: str, *args: object, **kwargs: object) -> Deferred[None]:
         """No-op: there are no listeners."""
         return self._fired
+
+    def ps_accept(self, transport: Any, handshake: Accepted, extension: str) -> None:
+        """Answer the handshake of a connection that was another protocol's, and open it.
+
+        This leaves the state that Autobahn's handshake leaves.
+        """
+        hand_over(transport, self)
+        self.connected, self.transport = 1, transport
+        peer = transport.getPeer()
+        self.peer = self.ps_client or host_and_port(peer)
+        self._connectionMade()
+        if handshake.subprotocol:
+            self.websocket_protocol_in_use = handshake.subprotocol
+        if extension:
+            # `ps_open` replaces it, as it replaces Autobahn's.
+            self._perMessageCompress: Any = extension
+        self.ps_no_delay(peer)
+        self.ps_empty = send_now(transport, handshake.answer(extension))
+        self.state = WebSocketServerProtocol.STATE_OPEN
+        self.onOpen()
 
     def _onOpen(self) -> None:
         attributes = vars(self)

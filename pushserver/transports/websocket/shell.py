@@ -19,7 +19,7 @@ from pushserver.transports.websocket.deflate import DEFLATED
 from pushserver.usercode.rate import Rate
 from pushserver.usercode.turns import SLICE_SECONDS
 from pushserver.web.peer import host, host_and_port
-from pushserver.web.sockets import drop, is_closed, send_now, unsent
+from pushserver.web.sockets import drop, is_closed, unsent
 
 MESSAGE_TOO_BIG, INTERNAL_ERROR = 1009, 1011
 MAX_REASON_BYTES = 120
@@ -124,8 +124,6 @@ class WebSocketShell(WebSocketServerProtocol):
     ps_format: Format
     ps_empty = False
     """Whether the transport's buffer is empty when the connection opens."""
-    ps_direct = False
-    """Whether nothing is written to the transport before the answer to the handshake."""
     ps_counted_as: str | None = None
     """See `web.admission`."""
     ps_client = ""
@@ -140,12 +138,17 @@ class WebSocketShell(WebSocketServerProtocol):
 
     def connectionMade(self) -> None:
         # Autobahn's own describes the transport, which fails for TLS behind a protocol wrapper;
-        # and it hides errors of TCP_NODELAY. A Unix socket has no such option.
+        # and it hides errors of TCP_NODELAY.
         peer = self.transport.getPeer()
+        self.peer = self.ps_client or host_and_port(peer)
+        self.ps_no_delay(peer)
+        self._connectionMade()
+
+    def ps_no_delay(self, peer: Any) -> None:
+        """Send small frames at once, and those that wait in the kernel."""
+        # A Unix socket has no such option.
         if hasattr(peer, "host"):
             self.transport.setTcpNoDelay(True)
-        self.peer = self.ps_client or host_and_port(peer)
-        self._connectionMade()
 
     def _onOpen(self) -> None:
         # Autobahn's own describes the transport too.
@@ -257,9 +260,6 @@ class WebSocketShell(WebSocketServerProtocol):
         # order and counts them (a client that pings and never reads is slow).
         if self.ps_transport is not None:
             self.ps_transport.outlet.write(data)
-        elif self.ps_direct:
-            self.ps_direct = False
-            self.ps_empty = send_now(self.transport, data)
         else:
             self.transport.write(data)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, cast
 
 from autobahn.twisted.resource import WebSocketResource
@@ -17,14 +19,14 @@ from pushserver.config.limits import Limits
 from pushserver.protocols.formats import Format
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.limited_log import LimitedLog
-from pushserver.transports.websocket.deflate import accept
-from pushserver.transports.websocket.handshake import accepted_fields, check_handshake
+from pushserver.transports.websocket.deflate import accept, answer_to
+from pushserver.transports.websocket.handshake import accepted, check_handshake
 from pushserver.transports.websocket.lean import LeanShell, hush, lean
 from pushserver.transports.websocket.shell import MakeConversation, WebSocketShell
 from pushserver.usercode.turns import Turns
 from pushserver.web.admission import Admission
 from pushserver.web.checks import client_name
-from pushserver.web.first_bytes import Head, Shortcut, install
+from pushserver.web.first_bytes import Head, Shortcut
 from pushserver.web.site import PushSite
 from pushserver.web.sockets import drop, is_closed
 
@@ -71,8 +73,11 @@ class WebSocketFactory(WebSocketServerFactory):
             # Autobahn gets a whole handshake.
             openHandshakeTimeout=0,
         )
+        self._extension: Callable[[str], str] = _declined
         if compress:
-            self.setProtocolOptions(perMessageCompressionAccept=accept(limits.frame_bytes))
+            terms = accept(limits.frame_bytes)
+            self.setProtocolOptions(perMessageCompressionAccept=terms)
+            self._extension = lru_cache(64)(partial(answer_to, accept=terms))
         limited = LimitedLog(log, bounds.clock)
         if shortcuts:
             hush()
@@ -89,7 +94,7 @@ class WebSocketFactory(WebSocketServerFactory):
         Raises Refusal for a handshake that is not valid.
         """
         check_handshake(request)
-        fields = accepted_fields(request)
+        fields = accepted(request).fields
         client = self._client(request)
         self._claim(request)
         channel: Any = request.channel
@@ -118,17 +123,16 @@ class WebSocketFactory(WebSocketServerFactory):
                 if ask is None:
                     return False
                 format, make_conversation = ask(request)
-                fields = accepted_fields(request)
+                handshake = accepted(request)
+                extension = self._extension(handshake.offers) if handshake.offers else ""
                 self._claim(request)
             except Exception:
                 # The long path raises it again, and answers it.
                 return False
             client = self._client(request)
             shell = self.prepare(transport.getPeer(), format, make_conversation, client)
-            shell.ps_direct = True
             shell.ps_counted_as = head.channel.counted_as
-            lines = [f"{name}: {value}" for name, value in fields.items()]
-            install(transport, shell, "\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
+            cast(LeanShell, shell).ps_accept(transport, handshake, extension)
             return True
 
         return take
@@ -154,6 +158,11 @@ class WebSocketFactory(WebSocketServerFactory):
 
     def _client(self, request: Request) -> str:
         return client_name(request, self._proxies) if self._proxies else ""
+
+
+def _declined(offers: str) -> str:
+    """The answer to offers of permessage-deflate without it."""
+    return ""
 
 
 def _no_op(_: object) -> None:

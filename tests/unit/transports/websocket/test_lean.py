@@ -22,6 +22,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger
 
 from pushserver.config.limits import Limits
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerSection
 from pushserver.protocols.websocket_frames import SHORT_BYTES
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.websocket import lean as module
@@ -452,6 +454,23 @@ def test_handshake_sets_no_further_attributes() -> None:
     left = {name for name in vars(line.protocol).keys() - before if not name.startswith("ps_")}
     kept = {"current_frame", "inside_message", "websocket_protocol_in_use", "websocket_version"}
     assert left == {*HANDSHAKE_ATTRIBUTES} | kept
+
+
+@pytest.mark.parametrize(
+    "data", [head(), SESSION, with_fields(b"Sec-WebSocket-Protocol: centrifuge-json")]
+)
+def test_open_connection_has_the_state_that_autobahns_handshake_leaves(data: bytes) -> None:
+    config = Config(server=ServerSection(compress=True))
+    short, long = Server(config=config).connect(), Server(config=config).connect()
+    short.send(data)
+    long.send(data[:9])
+    long.send(data[9:])
+    names = {*attributes(), *vars(long.protocol), "websocket_version"} - {"factory", "transport"}
+    for name in (name for name in names if not name.startswith("ps_")):
+        ours, theirs = getattr(short.protocol, name), getattr(long.protocol, name)
+        assert type(ours) is type(theirs), name
+        if isinstance(theirs, PLAIN):
+            assert ours == theirs, name
 
 
 @pytest.mark.upstream
