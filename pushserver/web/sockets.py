@@ -31,16 +31,22 @@ def owns_its_socket(transport: Any) -> bool:
     return type(transport) in (TCPServer, UnixServer) and not getattr(transport, "TLS", False)
 
 
-def send_now(transport: Any, data: bytes) -> bool:
+MORE: int = getattr(socket, "MSG_MORE", 0)
+"""The flag of a send after which the kernel keeps the data for the next one; Linux has it. To set
+TCP_NODELAY sends what it keeps."""
+
+
+def send_now(transport: Any, data: bytes, flags: int = 0) -> bool:
     """Send the data at once if nothing waits before it; return whether the socket took all of it.
 
-    `transport.write` takes two more system calls and a trip through the reactor.
+    `transport.write` takes two more system calls and a trip through the reactor. `flags` are those
+    of `send()`.
     """
     taken = 0
     waits = getattr(transport, "dataBuffer", b"") or getattr(transport, "_tempDataBuffer", b"")
     if not waits and owns_its_socket(transport):
         with suppress(OSError):
-            taken = transport.socket.send(data)
+            taken = transport.socket.send(data, flags)
     if taken != len(data):
         transport.write(data[taken:])
     return taken == len(data)

@@ -28,7 +28,7 @@ from pushserver.transports.websocket.handshake import Accepted
 from pushserver.transports.websocket.shell import WebSocketShell
 from pushserver.web.first_bytes import hand_over
 from pushserver.web.peer import host_and_port
-from pushserver.web.sockets import send_now
+from pushserver.web.sockets import MORE, send_now
 
 FORMATTERS: dict[ModuleType, tuple[str, ...]] = {
     protocol: ("pformat", "hltype", "hlval"),
@@ -103,7 +103,8 @@ class LeanShell(WebSocketShell):
     def ps_accept(self, transport: Any, handshake: Accepted, extension: str) -> None:
         """Answer the handshake of a connection that was another protocol's, and open it.
 
-        This leaves the state that Autobahn's handshake leaves.
+        This leaves the state that Autobahn's handshake leaves. The answer waits in the kernel for
+        the first frame of the conversation, and leaves with that one or at the end of this call.
         """
         hand_over(transport, self)
         self.connected, self.transport = 1, transport
@@ -115,10 +116,10 @@ class LeanShell(WebSocketShell):
         if extension:
             # `ps_open` replaces it, as it replaces Autobahn's.
             self._perMessageCompress: Any = extension
-        self.ps_no_delay(peer)
-        self.ps_empty = send_now(transport, handshake.answer(extension))
+        self.ps_empty = send_now(transport, handshake.answer(extension), MORE)
         self.state = WebSocketServerProtocol.STATE_OPEN
         self.onOpen()
+        self.ps_no_delay(peer)
 
     def _onOpen(self) -> None:
         attributes = vars(self)

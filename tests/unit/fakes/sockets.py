@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from socket import IPPROTO_TCP, MSG_MORE, TCP_NODELAY
 from typing import Any, cast
 
 from twisted.internet.protocol import Protocol, connectionDone
@@ -22,11 +23,13 @@ PLENTY = 1 << 40
 class FakeSocket:
     """`taken` has the bytes for the peer to read; `room` more bytes fit.
 
-    One call takes at most `bite` bytes. `on_send` is called first, with all that is sent.
+    One call takes at most `bite` bytes. `on_send` is called first, with all that is sent. `kept`
+    are bytes that were sent with MSG_MORE; `on_release` is called with those that leave together.
     """
 
     def __init__(self, room: int = PLENTY, bite: int = PLENTY):
         self.taken = bytearray()
+        self.kept = b""
         self.room = room
         self.bite = bite
         self.error = 0
@@ -34,8 +37,9 @@ class FakeSocket:
         self.options: list[tuple[int, int, Any]] = []
         self.halves: list[int] = []
         self.on_send: Callable[[bytes], None] = lambda data: None
+        self.on_release: Callable[[bytes], None] = lambda data: None
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes, flags: int = 0) -> int:
         self.on_send(data)
         if self.closed:
             raise OSError(errno.EBADF, "closed")
@@ -44,12 +48,22 @@ class FakeSocket:
         if data and not self.room:
             raise BlockingIOError(errno.EAGAIN, "full")
         size = min(len(data), self.room, self.bite)
-        self.taken += data[:size]
+        self.kept += data[:size]
+        if not flags & MSG_MORE:
+            self._release()
         self.room -= size
         return size
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         self.options.append((level, option, value))
+        if (level, option, value) == (IPPROTO_TCP, TCP_NODELAY, 1):
+            self._release()
+
+    def _release(self) -> None:
+        if self.kept:
+            self.on_release(self.kept)
+        self.taken += self.kept
+        self.kept = b""
 
     def getsockname(self) -> tuple[str, int]:
         return "127.0.0.1", 8080

@@ -286,6 +286,21 @@ def test_nagle_is_off_for_all_clients(cls: type[RawClient]) -> None:
     assert nodelay[-1] is True
 
 
+def test_answer_to_a_handshake_leaves_with_the_first_frame_or_alone() -> None:
+    for cls, frames_in_it in ((RawClient, 1), (SessionClient, 0)):
+        sock = FakeSocket()
+        protocol: Any = (server := Server()).site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+        transport = make_transport(sock, server.clock, protocol)
+        protocol.makeConnection(transport)
+        segments: list[bytes] = []
+        sock.on_release = lambda data, segments=segments: segments.append(data)  # type: ignore[misc]
+        transport.protocol.dataReceived(cls.request)
+        [segment] = segments
+        answer = parse(segment)
+        assert answer.status == 101
+        assert len(frames(answer.rest)) == frames_in_it
+
+
 def test_client_that_learns_of_the_drop_of_another_loses_nothing() -> None:
     # One that never reads is dropped within a pass. Another, of a format that comes later in
     # this pass, is sent a leave, and its socket takes only half of it.

@@ -310,7 +310,7 @@ def test_answer_goes_past_the_transport_on_the_short_path_alone(
     """Behind twisted.web the transport may have something in its buffer."""
     sent: list[bytes] = []
     monkeypatch.setattr(
-        "pushserver.transports.websocket.lean.send_now", lambda _, data: sent.append(data)
+        "pushserver.transports.websocket.lean.send_now", lambda _, data, flags: sent.append(data)
     )
     Side(shortcuts=True).visit(head())
     assert [data[:13] for data in sent] == [b"HTTP/1.1 101 "]

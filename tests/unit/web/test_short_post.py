@@ -293,7 +293,7 @@ class Socket:
         self.takes = takes
         self.sent = b""
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes, flags: int) -> int:
         if self.takes < 0:
             raise BlockingIOError
         self.sent += data[: self.takes]
