@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from socket import socket
 from typing import Any
 
+from twisted.internet import unix
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -19,10 +21,17 @@ MESSAGE_BYTES = 512 * 2**20
 """The longest message: an image of all publications that a channel retains."""
 UNSENT_BYTES = 64 * 2**20
 """An end that leaves more bytes unread is too slow, and loses the link."""
+QUIET_SECONDS = 0.00025
+"""A frame is sent at once if none was for this time. Others wait for the next turn of the reactor,
+and leave together."""
+
+_OWN_SOCKET = (unix.Server, unix.Client)
 
 
 class _Transport(ITCPTransport, IConsumer, IPushProducer):
-    """The transport of a Unix socket has all these methods."""
+    """The transport of a Unix socket has all these methods and attributes."""
+
+    socket: socket
 
 
 @implementer(IPushProducer)
@@ -31,6 +40,8 @@ class Link(Protocol):
 
     `received` is called with each message; if it raises, the link ends. `lost` is called once,
     unless the link was never connected. `made` is called with `send` when there is a connection.
+    With `seconds`, a steady clock, it sends past the transport where a frame need not wait for the
+    reactor.
     """
 
     _log = Logger()
@@ -42,11 +53,15 @@ class Link(Protocol):
         made: Callable[[Link], None],
         received: Callable[[Any], None],
         lost: Callable[[], None],
+        seconds: Callable[[], float] | None = None,
     ):
         self._frames = Frames(types, MESSAGE_BYTES)
         self._made = made
         self._received = received
         self._lost = lost
+        self._seconds = seconds
+        self._direct: Callable[[bytes], int] | None = None
+        self._sent_at = 0.0
         self._paused = False
         self._ended = False
         self._ignores = False
@@ -58,6 +73,8 @@ class Link(Protocol):
         """The bytes that wait because the other end does not read."""
 
     def connectionMade(self) -> None:
+        if self._seconds is not None and type(self.transport) in _OWN_SOCKET:
+            self._direct = self.transport.socket.send
         self.transport.registerProducer(self, True)
         self._made(self)
 
@@ -66,7 +83,9 @@ class Link(Protocol):
         if self._ended:
             return
         if not self._paused:
-            self.transport.write(frame)
+            rest = self._send_at_once(frame)
+            if rest:
+                self.transport.write(rest)
         elif self.unsent > UNSENT_BYTES:
             self._log.warn(
                 "a link between two processes of the server ends: {n} bytes were not read",
@@ -77,6 +96,24 @@ class Link(Protocol):
         else:
             self._queue.append(frame)
             self.unsent += len(frame)
+
+    def _send_at_once(self, frame: bytes) -> bytes:
+        """Send past the transport if nothing waits there; return the bytes that are for it.
+
+        Errors are left to the transport, which meets them too.
+        """
+        if self._direct is None or self._seconds is None:
+            return frame
+        now = self._seconds()
+        transport: Any = self.transport
+        waiting = transport.dataBuffer or transport._tempDataBuffer
+        if waiting or now - self._sent_at <= QUIET_SECONDS:
+            return frame
+        self._sent_at = now
+        try:
+            return frame[self._direct(frame) :]
+        except OSError:
+            return frame
 
     def has_room(self) -> bool:
         """Whether the other end has read enough to be sent another publication."""

@@ -215,11 +215,11 @@ def build(
         None if following is None else following.uplink,
     )
     if following is not None and place is not None:
-        uplink = UplinkService(following.uplink, place.link, reactor, node.hub.has_room)
+        uplink = UplinkService(following.uplink, place.link, reactor, node.hub.has_room, shortcuts)
         uplink.setServiceParent(service)
     elif place is not None:
         author = Author(node, () if app is None else app.handlers.keys)
-        service.author_port = AuthorPort(author, place.link, reactor, run)
+        service.author_port = AuthorPort(author, place.link, reactor, run, shortcuts)
         service.author_port.setServiceParent(service)
     collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)

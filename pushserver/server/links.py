@@ -40,11 +40,13 @@ class AuthorPort(Service):
         path: str,
         reactor: Any,
         run: Run,
+        shortcuts: bool = True,
     ):
         self._path = path
         self._author = author
         self._reactor = reactor
         self._run = run
+        self._seconds = reactor.seconds if shortcuts else None
         self._port: IListeningPort | None = None
         self._links: set[Link] = set()
         self._stop = Once()
@@ -90,7 +92,9 @@ class AuthorPort(Service):
             self._links.discard(link)
             ends[0].lost()
 
-        link = Link(FromFollower, made, lambda message: ends[0].received(message), lost)
+        link = Link(
+            FromFollower, made, lambda message: ends[0].received(message), lost, self._seconds
+        )
         return link
 
 
@@ -103,11 +107,19 @@ class UplinkService(Service):
 
     _log = Logger()
 
-    def __init__(self, uplink: Uplink, path: str, reactor: Any, has_room: Callable[[str], bool]):
+    def __init__(
+        self,
+        uplink: Uplink,
+        path: str,
+        reactor: Any,
+        has_room: Callable[[str], bool],
+        shortcuts: bool = True,
+    ):
         self._uplink = uplink
         self._has_room = has_room
         self._path = path
         self._reactor = reactor
+        self._seconds = reactor.seconds if shortcuts else None
         self._link: Link | None = None
         self._again: IDelayedCall | None = None
 
@@ -128,7 +140,7 @@ class UplinkService(Service):
         factory: Any = ClientFactory()
         factory.noisy = False
         factory.buildProtocol = lambda address: Link(
-            FromAuthor, self._made, self._received, self._lost
+            FromAuthor, self._made, self._received, self._lost, self._seconds
         )
         factory.clientConnectionFailed = lambda connector, reason: self._later()
         self._reactor.connectUNIX(self._path, factory)

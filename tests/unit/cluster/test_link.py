@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -178,3 +179,105 @@ def test_link_that_ended_while_it_was_held_does_not_go_on(end: End) -> None:
     end.link.resume_reading()
     assert len(end.messages) == 1
     assert end.transport.producerState == "paused"
+
+
+class Socket:
+    """A socket that takes this many bytes of each `send`; None for an error."""
+
+    def __init__(self) -> None:
+        self.takes: int | None = 100
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> int:
+        if self.takes is None:
+            raise BlockingIOError
+        self.sent.append(data[: self.takes])
+        return len(self.sent[-1])
+
+
+class SocketTransport(StringTransport):
+    """A transport that owns its socket, and has nothing in its buffers until a test says so."""
+
+    dataBuffer = b""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.socket = Socket()
+        self._tempDataBuffer: list[bytes] = []
+
+
+class DirectEnd:
+    """An end that may send past its transport; a millisecond passes between its frames."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+        self.link = Link(
+            FromAuthor, lambda link: None, lambda message: None, lambda: None, self._seconds
+        )
+        self.transport = SocketTransport()
+        self.link.makeConnection(self.transport)
+        self.step = 0.001
+
+    def _seconds(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def wrote(self) -> tuple[list[bytes], bytes]:
+        """What the socket took, and what the transport got."""
+        return self.transport.socket.sent, self.transport.value()
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> DirectEnd:
+    monkeypatch.setattr(links, "_OWN_SOCKET", (SocketTransport,))
+    return DirectEnd()
+
+
+def test_lone_frame_does_not_wait_for_the_reactor(direct: DirectEnd) -> None:
+    direct.link.send(b"a")
+    direct.link.send(b"b")
+    assert direct.wrote() == ([b"a", b"b"], b"")
+
+
+def test_frames_in_quick_succession_leave_together(direct: DirectEnd) -> None:
+    direct.link.send(b"a")
+    direct.step = 0.0
+    direct.link.send(b"b")
+    direct.link.send(b"c")
+    assert direct.wrote() == ([b"a"], b"bc")
+
+
+@pytest.mark.parametrize(("takes", "sent", "left"), [(2, [b"ab"], b"c"), (None, [], b"abc")])
+def test_transport_gets_what_the_socket_does_not_take(
+    direct: DirectEnd, takes: int | None, sent: list[bytes], left: bytes
+) -> None:
+    direct.transport.socket.takes = takes
+    direct.link.send(b"abc")
+    assert direct.wrote() == (sent, left)
+
+
+@pytest.mark.parametrize("buffer", ["dataBuffer", "_tempDataBuffer"])
+def test_frame_waits_behind_those_of_the_transport(direct: DirectEnd, buffer: str) -> None:
+    setattr(direct.transport, buffer, b"earlier" if buffer == "dataBuffer" else [b"earlier"])
+    direct.link.send(b"a")
+    assert direct.wrote() == ([], b"a")
+
+
+@pytest.mark.usefixtures("direct")
+def test_link_without_a_clock_or_with_another_transport_uses_the_transport() -> None:
+    plain = Link(FromAuthor, lambda link: None, lambda message: None, lambda: None)
+    transport = SocketTransport()
+    plain.makeConnection(transport)
+    plain.send(b"a")
+    assert (transport.socket.sent, transport.value()) == ([], b"a")
+    other = Link(FromAuthor, lambda link: None, lambda message: None, lambda: None, lambda: 1.0)
+    string = StringTransport()
+    other.makeConnection(string)
+    other.send(b"b")
+    assert string.value() == b"b"
+
+
+def test_transports_have_the_buffers_that_a_link_looks_at() -> None:
+    transport: Any = FileDescriptor(reactor=object())  # type: ignore[arg-type]
+    assert (transport.dataBuffer, transport._tempDataBuffer) == (b"", [])
+    assert all(issubclass(kind, FileDescriptor) for kind in links._OWN_SOCKET)
