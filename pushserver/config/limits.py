@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from msgspec import Meta
@@ -102,3 +102,21 @@ class Limits:
     """The longest `wait` of a long-poll."""
     drain_seconds: Positive = 4.0
     """The time that a stopping server waits for its peers to disconnect."""
+
+
+def of_worker(limits: Limits, workers: int) -> Limits:
+    """The limits of one of several workers: its part of the memory for all clients.
+
+    A part has room for what one client may need, however many workers there are. The other limits
+    are those of a single process: the processes count together (`cluster.shared_bounds`), or only
+    the main process has what is bounded.
+    """
+    return replace(
+        limits,
+        unsent_bytes=_part(limits.unsent_bytes, workers, limits.queue_bytes),
+        waiting_bytes=_part(limits.waiting_bytes, workers, limits.frame_bytes),
+    )
+
+
+def _part(total: int, parts: int, least: int) -> int:
+    return max(total // parts, min(total, least))

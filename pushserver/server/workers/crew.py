@@ -11,6 +11,7 @@ import msgspec
 
 from pushserver import __version__
 from pushserver.cluster.messages import frame
+from pushserver.config.limits import of_worker
 from pushserver.config.settings import Config, Store
 from pushserver.server.place import MAIN, Place
 from pushserver.server.service import PushService
@@ -49,7 +50,7 @@ class Crew:
         """Start the workers with the service, and stop them with it."""
 
         def config() -> Config:
-            return worker_config(service.live.config)
+            return worker_config(service.live.config, self._count)
 
         def launch(worker: int, control: int, ended: Callable[[str], None]) -> WorkerProcess:
             sockets = service.ports.passed_to(worker)
@@ -84,10 +85,11 @@ class Crew:
         service.live.installed = supervisor.configure
 
 
-def worker_config(config: Config) -> Config:
-    """The settings of a worker."""
+def worker_config(config: Config, count: int) -> Config:
+    """The settings of one of `count` workers."""
     server = replace(config.server, pages="", wsgi="", metrics_listen="")
-    return replace(config, server=server, sources={}, store=Store())
+    limits = of_worker(config.limits, count)
+    return replace(config, server=server, sources={}, store=Store(), limits=limits)
 
 
 def is_usable(left: Left, count: int) -> bool:

@@ -213,6 +213,16 @@ def test_worker_has_no_store_and_runs_no_source(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_connections_of_the_second_count_for_the_whole_server(make: Callable[[], Both]) -> None:
+    both = make()
+    socket = both.second.websocket("/channels/numbers")
+    both.settle()
+    assert [each.node.connections.open for each in (both.first, both.second)] == [1, 1]
+    socket.line.vanish()
+    both.settle()
+    assert both.first.node.connections.open == 0
+
+
 def test_reload_of_the_second_changes_its_bounds(make: Callable[[], Both]) -> None:
     both = make()
     follower: Any = both.second.node._broker
