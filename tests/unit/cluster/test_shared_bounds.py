@@ -343,6 +343,7 @@ def test_nothing_is_kept_of_connections_that_are_gone(world: World) -> None:
         world.settle()
         world.leave(n % EDGES, 0)
         world.leave_user(n % EDGES, 0)
+        world.connect(n % EDGES)
     world.settle()
     for number in range(EDGES + 1):
         node = world.node(number)
