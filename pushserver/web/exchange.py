@@ -14,6 +14,7 @@ from twisted.web.http import NO_BODY_CODES, _ChunkedTransferDecoder, _MalformedC
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from pushserver.web.gate import IsOwn
 from pushserver.web.mount import abort
 from pushserver.web.relayed_heads import Field, passed_on, read_answer_head, relayed_head
 from pushserver.web.sockets import drop
@@ -30,6 +31,7 @@ class Owner(Interface):
 
     path: str
     reactor: Any
+    is_own: IsOwn
     seconds: float
     waiting: set[Exchange]
 
@@ -87,7 +89,7 @@ class Exchange(Protocol):
         content: Any = self._request.content
         length = content.seek(0, 2)
         content.seek(0)
-        head = relayed_head(self._request, length, self._upgrades)
+        head = relayed_head(self._request, length, self._upgrades, self._relay.is_own)
         if length <= PORTION:
             transport.write(head + content.read())
         else:

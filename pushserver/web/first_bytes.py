@@ -128,10 +128,10 @@ class FirstBytes(Protocol):
         monotonic: Callable[[], float],
         seconds: float,
         shortcut: Shortcut,
-        make_web: Callable[[IAddress | None, float, str], Protocol],
+        make_web: Callable[[IAddress | None, float, str | None], Protocol],
         release: Callable[[FirstBytes], None],
-        leave: Callable[[str], None],
-        counted_as: str,
+        leave: Callable[[str | None], None],
+        counted_as: str | None,
     ):
         self.counted_as = counted_as
         self._gone = leave

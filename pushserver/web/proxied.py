@@ -135,9 +135,7 @@ class HeaderReader(Protocol):
         transport: Any = self.transport
         if header.tls:
             setattr(transport, OVER_TLS, True)
-        if not (self._factory.of_processes and header.direct and header.client):
-            # A client without an address is not a program on this machine either: the peer on a
-            # Unix socket is the process that relays.
+        if not (self._factory.of_processes and header.direct):
             setattr(transport, PROXIED, True)
         peer: Any = self._peer
         if header.client is not None and header.server is not None:

@@ -9,13 +9,17 @@ the request, so none has to be removed that a peer could have added.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET, Request
 
+from pushserver.errors import TooMany
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.web.exchange import Exchange
-from pushserver.web.resource import RETRY, LeafResource, Refusal, Refusing, is_upgrade
+from pushserver.web.gate import IsOwn
+from pushserver.web.resource import RETRY, LeafResource, Refusal, Refusing, is_upgrade, refuse
+from pushserver.web.site import PushSite
 from pushserver.web.splice import Splice
 
 
@@ -25,7 +29,8 @@ class Relay(LeafResource):
     That process reads the header of the PROXY protocol (`ProxiedFactory` with `of_processes`).
     `at_once` is the bound of requests that wait for an answer or the rest of it, `upgraded_at_once`
     that of connections whose protocol was changed. `seconds` is the time for the connection, and
-    for the head of the answer after it. `monotonic` is the steady clock.
+    for the head of the answer after it. `monotonic` is the steady clock. `is_own`: see
+    `gate.IsOwn`.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class Relay(LeafResource):
         at_once: int = 1_024,
         upgraded_at_once: int = 10_000,
         seconds: float = 60,
+        is_own: IsOwn = lambda request: None,
     ):
         super().__init__()
         self.path = path
@@ -43,10 +49,12 @@ class Relay(LeafResource):
         self.seconds = seconds
         self.waiting: set[Exchange] = set()
         self.upgraded: set[Splice] = set()
+        self.is_own = is_own
         self._at_once = at_once
         self._upgraded_at_once = upgraded_at_once
         self._monotonic = monotonic
         self._limiter = LogLimiter(LOGGED_AT_ONCE)
+        self._empty: Deferred[None] | None = None
 
     def render(self, request: Request) -> bytes | int:
         upgrades = is_upgrade(request)
@@ -56,6 +64,12 @@ class Relay(LeafResource):
             return self._refuse(
                 request, f"{self._upgraded_at_once} connections to another process are open"
             )
+        if upgrades:
+            try:
+                # As a WebSocket of this process: the other one counts no connections.
+                cast(PushSite, request.site).admission.claim(request)
+            except TooMany as error:
+                return refuse(request, error)
         exchange = Exchange(self, request, upgrades)
         try:
             exchange.connect()
@@ -71,9 +85,23 @@ class Relay(LeafResource):
         for splice in tuple(self.upgraded):
             splice.stop()
 
+    def drain(self) -> Deferred[None]:
+        """Fires when the connections have ended whose protocol was changed."""
+        self._empty = Deferred()
+        self._end_if_empty()
+        return self._empty
+
     def splice(self, request: Request, other: Any, data: bytes) -> None:
         """Connect the client of a request with the other process; `data` is for the client."""
-        self.upgraded.add(Splice(request, other, data, self.reactor, self.upgraded.discard))
+        self.upgraded.add(Splice(request, other, data, self.reactor, self._ended))
+
+    def _ended(self, splice: Splice) -> None:
+        self.upgraded.discard(splice)
+        self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        if self._empty is not None and not self._empty.called and not self.upgraded:
+            self._empty.callback(None)
 
     def answer_failure(self, request: Request, problem: str) -> None:
         """Answer a request whose answer has not begun."""

@@ -10,6 +10,7 @@ from twisted.web.server import Request
 
 from pushserver.auth.proxy_header import End, make_proxy_header
 from pushserver.web.checks import is_forwarding
+from pushserver.web.gate import IsOwn
 from pushserver.web.proxied import PROXIED
 
 Field = tuple[bytes, bytes]
@@ -56,14 +57,20 @@ def read_answer_head(head: bytes) -> tuple[int, bytes, list[Field]]:
     return int(match[1]), match[2] or b"", fields
 
 
-def relayed_head(request: Request, length: int, upgrades: bool) -> bytes:
-    """The header of the PROXY protocol, and the head of the request with a body of this length."""
+def relayed_head(request: Request, length: int, upgrades: bool, is_own: IsOwn) -> bytes:
+    """The header of the PROXY protocol, and the head of the request with a body of this length.
+
+    The other process finds the owner of a client by its address. It takes one without an address,
+    on a Unix socket, for a program of the server's user if it is direct. `is_own`: see `gate`.
+    """
     transport: Any = request.channel.transport
+    client = _end(request.getClientAddress())
     header = make_proxy_header(
-        _end(request.getClientAddress()),
+        client,
         _end(request.getHost()),
         request.isSecure(),
-        direct=not getattr(transport, PROXIED, False),
+        direct=not getattr(transport, PROXIED, False)
+        and (client is not None or is_own(request) is True),
     )
     fields = [
         (name, value)

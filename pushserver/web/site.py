@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory
 from twisted.web import http
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
@@ -216,6 +217,10 @@ class PushSite(Site):
             counted_as = self.admission.enter(addr)
         except TooMany as error:
             return self.exits.protocol(error)
+        return self.make_protocol(addr, counted_as)
+
+    def make_protocol(self, addr: IAddress | None, counted_as: str | None) -> Any:
+        """The protocol of an admitted connection, for `counted_as` see `Admission`."""
         if self._shortcut is None:
             return self._web(addr, self.limits.request_seconds, counted_as)
         first = FirstBytes(
@@ -232,7 +237,7 @@ class PushSite(Site):
         self.channels.add(first)
         return first
 
-    def _web(self, address: IAddress | None, seconds: float, counted_as: str) -> Any:
+    def _web(self, address: IAddress | None, seconds: float, counted_as: str | None) -> Any:
         """twisted.web's protocol for a connection, with `seconds` for the first request."""
         protocol: Any = super().buildProtocol(address)
         protocol.timeOut = seconds
@@ -266,6 +271,18 @@ class PushSite(Site):
 
     def log(self, request: http.Request) -> None:
         """No-op: each publication by HTTP would be a line."""
+
+
+class Uncounted(Factory):
+    """Serves a site to connections that another process of the server has counted."""
+
+    noisy = False
+
+    def __init__(self, site: PushSite):
+        self._site = site
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._site.make_protocol(addr, None)
 
 
 def _turned_away(error: TooMany) -> bytes:

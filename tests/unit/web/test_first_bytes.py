@@ -187,7 +187,7 @@ def test_twisted_web_gets_at_least_min_seconds() -> None:
     given: list[float] = []
     clock = Server().clock
 
-    def make_web(address: Any, seconds: float, counted_as: str) -> Protocol:
+    def make_web(address: Any, seconds: float, counted_as: str | None) -> Protocol:
         given.append(seconds)
         return Protocol()
 

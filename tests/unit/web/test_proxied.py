@@ -144,7 +144,9 @@ def test_header_tells_whether_the_client_has_tls(
         ("127.0.0.1", False, True, 401),
         ("127.0.0.1", True, False, 401),
         ("203.0.113.7", True, True, 401),
-        (None, True, True, 401),
+        # On a Unix socket of the other process, which has looked at its owner.
+        (None, True, True, 201),
+        (None, False, True, 401),
     ],
 )
 def test_process_of_the_server_tells_that_its_client_has_no_proxy(
