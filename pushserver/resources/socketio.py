@@ -63,8 +63,11 @@ class SocketIOResource(LeafResource):
         pollings: Pollings,
         scripts: Mapping[bytes, IResource],
         settings: Settings,
+        of_sid: Callable[[bytes], LeafResource | None] = lambda sid: None,
     ):
+        """`of_sid` gives the resource for a client that another process has, by its `sid`."""
         super().__init__()
+        self._of_sid = of_sid
         self._scripts = scripts
         self._settings = settings
         self.context = context
@@ -77,7 +80,8 @@ class SocketIOResource(LeafResource):
             found = self._scripts.get(path[0]) if len(path) == 1 else None
             answer: bytes | int = (found or NotFound()).render(request)
             return answer
-        return super().render(request)
+        elsewhere = self._of_sid(_parameter(request, b"sid"))
+        return super().render(request) if elsewhere is None else elsewhere.render(request)
 
     def answer_get(self, request: Request) -> Answer:
         transport = self._transport(request)

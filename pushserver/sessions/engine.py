@@ -75,7 +75,7 @@ class Engine(Working[EngineFormat, ItemT]):
             self._wake_quickly()
         self.send_packet(
             engineio.encode_open(
-                self.info.client,
+                self.sid,
                 upgrades,
                 limits.ping_seconds,
                 limits.dead_seconds,
@@ -83,6 +83,11 @@ class Engine(Working[EngineFormat, ItemT]):
                 min(limits.frame_bytes, limits.body_bytes),
             )
         )
+
+    @property
+    def sid(self) -> str:
+        """The id of the client for its next requests."""
+        return f"{self.node.sid_prefix}{self.info.client}"
 
     def _wake_quickly(self) -> None:
         """Wake at the exact times: the ticks of `peers` are too rare for the shortest settings."""

@@ -103,6 +103,8 @@ class Node:
         self.waiting_bytes = 0
         """The bytes of all requests of clients that wait to be handled."""
         self.stopping = False
+        self.sid_prefix = ""
+        """The beginning of the ids of Engine.IO, by which other processes know this one."""
         self.reload: Callable[[], Awaitable[Mapping[str, object]]] = _no_reload
         """Read the configuration again, and return which settings changed; raises Invalid."""
         self._broker = broker

@@ -61,7 +61,7 @@ class Pollings:
             self._bounds, self._reactor, self._limited, peer, polls_no_more
         )
         conversation = make_conversation(transport)
-        name = conversation.info.client
+        name = conversation.sid
 
         def closed() -> None:
             polls_no_more()
