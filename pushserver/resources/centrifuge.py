@@ -57,6 +57,8 @@ class ConnectionContext:
     trust: Trust
     gate: Gate
     json_only: JsonOnly
+    elsewhere: Resource | None = None
+    """Answers requests for sessions that another process has; None if there is no other."""
 
     def children(self) -> dict[bytes, Resource]:
         """The resources below `/connection`."""
@@ -215,6 +217,9 @@ class EmulationResource(LeafResource):
             raise Refusal(400, f"not a command for a session: {error}") from None
         session = self._context.node.sessions.by_secret(emulated.session)
         if session is None:
+            if self._context.elsewhere is not None:
+                answer: bytes | int = self._context.elsewhere.render(request)
+                return answer
             raise Refusal(404, "unknown session")
         session.received(emulated.data.encode("utf-8", "surrogatepass"))
         return no_content(request)

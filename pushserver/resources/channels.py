@@ -20,6 +20,7 @@ from pushserver.resources.publish import publish, publish_at_once
 from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
+from pushserver.web.accept import preferred
 from pushserver.web.checks import check_no_navigation
 from pushserver.web.document import Document, answer_page
 from pushserver.web.gate import Gate
@@ -36,6 +37,7 @@ from pushserver.web.resource import (
     Open,
     Refusal,
     WebSocket,
+    header,
     is_upgrade,
     wants,
 )
@@ -60,6 +62,8 @@ class ChannelContext:
     gate: Gate
     list_page: Callable[[str, bool], Document]
     bulks: Bulks = field(default_factory=Bulks)
+    elsewhere: Resource | None = None
+    """Answers the requests that `is_for_main` in a worker; None in the process with the log."""
 
 
 class ChannelsResource(ContainerResource):
@@ -76,11 +80,25 @@ class ChannelsResource(ContainerResource):
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         name, context = path.decode("utf-8", "replace"), self._context
+        if context.elsewhere is not None and is_for_main(path, request):
+            return context.elsewhere
         if request.postpath == [b"permissions"] and name:
             return PermissionsResource(context.node, context.gate, name)
         if request.postpath:
             return NotFound("expected /channels/NAME")
         return ChannelResource(context, name) if name else ChannelListResource(context)
+
+
+def is_for_main(path: bytes, request: Request) -> bool:
+    """Whether the main process answers a request below `/channels/` to a worker.
+
+    It has the pages, the list, and the decisions that pages ask for. A worker reads and publishes.
+    """
+    if not path or request.postpath:
+        return True
+    if request.method not in (b"GET", b"HEAD") or is_upgrade(request):
+        return False
+    return preferred(header(request, "accept") or "", OFFERS) == HTML
 
 
 class ChannelListResource(LeafResource):
@@ -115,7 +133,7 @@ class ChannelResource(LeafResource):
         context, name = self._context, check_name(self._name)
         if is_upgrade(request):
             return upgrade(context, request, (name,))
-        wanted = wants(request, (JSON, EVENT_STREAM, LINES, HTML))
+        wanted = wants(request, OFFERS)
         if wanted == HTML:
             return live_page(context, request, name, "..")
         if wanted in STREAMS:
@@ -258,6 +276,8 @@ def stream_maker(
     return make_stream
 
 
+OFFERS = (JSON, EVENT_STREAM, LINES, HTML)
+"""The media types of a channel."""
 STREAMS = {EVENT_STREAM: STREAM_SSE, LINES: STREAM_LINES}
 NAMES = {EVENT_STREAM: "sse", LINES: "http_stream"}
 """The names of the transports for the application."""

@@ -117,6 +117,32 @@ class RootResource(ContainerResource):
         return page
 
 
+class WorkerRootResource(ContainerResource):
+    """The URLs that a worker answers itself; `main` answers all others.
+
+    It also decides about the Host of those, and about names that `files` does not have.
+    """
+
+    def __init__(
+        self,
+        children: Mapping[bytes, Resource],
+        hosts: Hosts,
+        files: StaticFiles,
+        main: Resource,
+    ):
+        super().__init__({**children, STATIC: files})
+        self._files = files
+        self._hosts = hosts
+        self._main = main
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> Any:
+        is_file = path != STATIC or self._files.finds(request.postpath or [])
+        if path not in self.children or not is_file:
+            return self._main
+        refusal = self._hosts.refusal(request)
+        return super().getChildWithDefault(path, request) if refusal is None else Refusing(refusal)
+
+
 def warn_of_hidden_files(files: StaticFiles, application: object) -> None:
     """Log the static files of a Flask application that the server's own files at `/static` hide."""
     folder, prefix = (

@@ -35,6 +35,7 @@ from pushserver.server.collector import ServerCollector
 from pushserver.server.facts import ServerFacts
 from pushserver.server.follower_parts import make_follower_parts
 from pushserver.server.front import Base, make_front
+from pushserver.server.inside import Relays, inner_port
 from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.live import Live, lasting
 from pushserver.server.logging import connection_log, report, run
@@ -149,6 +150,10 @@ def build(
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
     readiness, pulse = Readiness(storage), Pulse(monotonic)
     collector = ServerCollector(node, peers.unread.unsent, pulse, storage, threads, gateway)
+    relays = None
+    if place is not None and place.is_worker:
+        relays = Relays(place, reactor, monotonic, is_own, limits.connections)
+        node.sid_prefix = f"{place.worker}."
     base = Base(
         reactor,
         node,
@@ -169,6 +174,7 @@ def build(
         beside,
         gateway,
         not is_worker,
+        relays,
     )
     front = make_front(config, base)
 
@@ -200,6 +206,7 @@ def build(
             seconds=lambda: site.limits.request_seconds,
             remember=peers.refusals.recent.note,
         )
+    inner = None if place is None else inner_port(place, site, reactor, monotonic)
     service = PushService(
         node,
         site,
@@ -213,6 +220,8 @@ def build(
         gateway,
         holding,
         None if following is None else following.uplink,
+        inner,
+        relays,
     )
     if following is not None and place is not None:
         uplink = UplinkService(following.uplink, place.link, reactor, node.hub.has_room, shortcuts)

@@ -32,11 +32,12 @@ from pushserver.resources.top import Load
 from pushserver.server.bounds import PeerBounds
 from pushserver.server.collector import ServerCollector
 from pushserver.server.facts import ServerFacts
+from pushserver.server.inside import Relays
 from pushserver.server.jwks import PublishedKeys, published_keys
 from pushserver.server.logging import connection_log
 from pushserver.server.readiness import Readiness
 from pushserver.server.tokens import VerifiedTokens
-from pushserver.server.urls import metrics_tree, tree, user_pages
+from pushserver.server.urls import metrics_tree, tree, user_pages, worker_tree
 from pushserver.sessions.identification import NoTokens, Tokens
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.environment import Environment
@@ -75,6 +76,8 @@ class Base:
     beside: str
     gateway: Gateway | None = None
     runs_sources: bool = True
+    relays: Relays | None = None
+    """Those of a worker, which has not all URLs itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,12 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     upgrade = websockets.upgrade
     respond = Responses(peers.unread, log, proxies, peers.admission).open
     pages = base.pages
-    channels = ChannelContext(node, upgrade, respond, pages.channel, gate, pages.channels)
+    main = None if base.relays is None else base.relays.main
+    channels = ChannelContext(
+        node, upgrade, respond, pages.channel, gate, pages.channels, elsewhere=main
+    )
     json_only = JsonOnly(node.monotonic)
-    connections = ConnectionContext(node, upgrade, respond, trust, gate, json_only)
+    connections = ConnectionContext(node, upgrade, respond, trust, gate, json_only, main)
     sources = make_sources(config, base, () if before is None else before.sources)
     runners = [source.runner for source in sources]
     status = StatusResource(
@@ -156,19 +162,25 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     }
     # With an application at `/`, the page beside it is a template or not meant for it.
     pages_of_user = user_pages(server, base.beside if base.gateway is None else "")
-    root = tree(
-        channels,
-        connections,
-        base.pollings,
-        runners,
-        status,
-        Load(node, peers.unread.unsent),
-        server,
-        pages_of_user,
-        monitoring,
-        config.socketio,
-        base.gateway,
-    )
+    root: Resource
+    if base.relays is not None:
+        root = worker_tree(
+            channels, connections, base.pollings, server, config.socketio, base.relays
+        )
+    else:
+        root = tree(
+            channels,
+            connections,
+            base.pollings,
+            runners,
+            status,
+            Load(node, peers.unread.unsent),
+            server,
+            pages_of_user,
+            monitoring,
+            config.socketio,
+            base.gateway,
+        )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
     # The port for metrics asks for no key.
     without_key = {**monitoring, b"metrics": MetricsResource(base.collector, None)}

@@ -28,6 +28,8 @@ from pushserver.cluster.uplink import Uplink
 from pushserver.config.settings import Log
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
+from pushserver.server.inside import Relays
+from pushserver.server.listener import Listener
 from pushserver.server.live import Live
 from pushserver.server.log_output import Levels
 from pushserver.server.ports import Ports
@@ -97,8 +99,13 @@ class PushService(MultiService):
         gateway: Gateway | None = None,
         holding: Holding | None = None,
         uplink: Uplink | None = None,
+        inner: Listener | None = None,
+        relays: Relays | None = None,
     ):
-        """`wrap`: see `Listener`. `holding`: see `Ports`. `uplink`: the link of a worker."""
+        """`wrap`: see `Listener`. `holding`: see `Ports`. `uplink`: the link of a worker.
+
+        `inner` and `relays`: see `inside`.
+        """
         super().__init__()
         self.uplink = uplink
         self.workers: Workers | None = None
@@ -127,6 +134,10 @@ class PushService(MultiService):
         if app is not None:
             app.setServiceParent(self)
         self.ports.setServiceParent(self)
+        self.inner = inner
+        self._relays = relays
+        if inner is not None:
+            inner.setServiceParent(self)
         self.announce: Callable[[list[str]], None] = self._log_urls
         """Is called with the URLs when the server is ready; logs them."""
         self.log = Log()
@@ -259,6 +270,8 @@ class PushService(MultiService):
         ended = succeed(None) if self.workers is None else self.workers.end(self._left)
         self._for_each_peer(lambda peer: peer.shut_down())
         await ended
+        if self.inner is not None:
+            await self.inner.stopService()
         await self._drained()
         if self.author_port is not None:
             await maybeDeferred(self.author_port.stopService)
@@ -322,8 +335,10 @@ class PushService(MultiService):
         """Wait for the ends of all connections, and abort those that take too long."""
         gone: Deferred[None] = Deferred()
         self.node.peers.when_empty(lambda: gone.callback(None))
-        sites = [site.drain() for site in self.ports.sites]
-        both = DeferredList([gone, *sites], consumeErrors=True)
+        ends = [gone, *(site.drain() for site in self.ports.sites)]
+        if self._relays is not None:
+            ends.append(self._relays.drain())
+        both = DeferredList(ends, consumeErrors=True)
         late = self._reactor.callLater(self._left, self._abort)
         try:
             await both.addTimeout(self._left + ABORT_SECONDS, self._reactor)
@@ -340,6 +355,8 @@ class PushService(MultiService):
         self._for_each_peer(lambda peer: peer.abort())
         for site in self.ports.sites:
             site.abort()
+        if self._relays is not None:
+            self._relays.stop()
 
     def _for_each_peer(self, call: Callable[[Peer], None]) -> None:
         for peer in self.node.peers:

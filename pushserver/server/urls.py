@@ -26,12 +26,14 @@ from pushserver.resources.root import (
     IndexPage,
     RootResource,
     UserPages,
+    WorkerRootResource,
     warn_of_hidden_files,
 )
 from pushserver.resources.socketio import SocketIOResource
-from pushserver.resources.static import PublicFiles
+from pushserver.resources.static import PublicFiles, StaticFiles
 from pushserver.resources.status import StatusResource
 from pushserver.resources.top import Load
+from pushserver.server.inside import Relays
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import IHook
 from pushserver.transports.polling import Pollings
@@ -61,10 +63,7 @@ def tree(
     application: Gateway | None,
 ) -> Resource:
     """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
-    static = str(asset_folder("static"))
-    files = PublicFiles(static)
-    # Pages of users use this name, without a version.
-    files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
+    static, files = own_files()
     hooks = {
         runner.plan.name: runner.source.receive
         for runner in runners
@@ -100,6 +99,37 @@ def tree(
         application,
         files,
     )
+
+
+def worker_tree(
+    channels: ChannelContext,
+    connections: ConnectionContext,
+    pollings: Pollings,
+    server: Server,
+    socketio: SocketIO,
+    relays: Relays,
+) -> Resource:
+    """The URLs of a worker; the main process has checked the path of Socket.IO."""
+    static, files = own_files()
+    children: dict[bytes, Resource] = {
+        b"channels": ChannelsResource(channels),
+        b"events": EventsResource(channels),
+        b"connection": ContainerResource(connections.children()),
+        b"emulation": EmulationResource(connections),
+    }
+    if path := socketio.path.encode():
+        scripts = socket_io_scripts(static)
+        children[path] = SocketIOResource(connections, pollings, scripts, socketio, relays.of_sid)
+    return WorkerRootResource(children, Hosts(names(server)), files, relays.main)
+
+
+def own_files() -> tuple[str, StaticFiles]:
+    """The folder of the server's own files, and their resource."""
+    static = str(asset_folder("static"))
+    files = PublicFiles(static)
+    # Pages of users use this name, without a version.
+    files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
+    return static, files
 
 
 def socket_io_scripts(static: str) -> Mapping[bytes, Resource]:

@@ -115,6 +115,7 @@ BOUNDS = {
     "web.first_bytes.Head.args": ONCE,
     "web.exchange.Exchange._head": "MAX_HEAD and one read",
     "web.exchange.Owner.waiting": "at_once",
+    "server.inside.Relays._workers": "one for each other worker",
     "web.relay.Relay.upgraded": "upgraded_at_once",
     "web.relay.Relay.waiting": "at_once",
     "web.splice.Splice._ends": "two",

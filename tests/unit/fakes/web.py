@@ -334,6 +334,7 @@ class Server:
         self.clock = clock or memory_reactor()
         self.own: bool | None = True
         """Whether requests come from a program of the user of the server; see `owner.is_own`."""
+        self.owner: Callable[[Any], bool | None] = lambda request: self.own
         set_autobahns_clock(self.clock)
         config = config or Config(limits=limits, defaults=options)
         config = replace(config, sources={})
@@ -344,7 +345,7 @@ class Server:
             debug,
             app=app,
             threads=InlinePool(),
-            is_own=lambda request: self.own,
+            is_own=lambda request: self.owner(request),
             shortcuts=shortcuts,
             beside=beside,
             place=place,

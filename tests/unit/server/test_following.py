@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from pushserver import Client, PushServer
-from pushserver.cluster.author import Author
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Source, Store
 from pushserver.server.build import build
@@ -21,33 +20,21 @@ from pushserver.server.place import Place
 from pushserver.testing.reactor import InlinePool
 from tests.unit.fakes.cluster import Wire
 from tests.unit.fakes.web import Log, Response, Server, memory_reactor
-
-PLACE = Place("/run", 1)
-PATH = PLACE.link
+from tests.unit.fakes.processes import Processes
 
 
-class Both:
+class Both(Processes):
     """The two servers on one reactor."""
 
-    def __init__(self, app: PushServer):
-        self.first = Server(app=app)
-        clock = self.first.clock
-        run_by = self.first.service._app
-        assert run_by is not None
-        run_by.startService()
-        author = Author(self.first.node, [("", "connect"), ("", "greet"), ("", "disconnect")])
-        AuthorPort(author, PATH, clock, run).startService()
-        self.second = Server(clock=clock, place=PLACE)
-        self.wire = Wire(clock)
-        (uplink,) = [s for s in self.second.service if isinstance(s, UplinkService)]
-        uplink.startService()
-        self.wire.connect(PATH)
+    @property
+    def first(self) -> Server:
+        """The main process."""
+        return self.main
 
-    def settle(self) -> None:
-        """Let all that is under way arrive."""
-        for _ in range(5):
-            self.first.clock.advance(0)
-            self.wire.pump()
+    @property
+    def second(self) -> Server:
+        """The worker."""
+        return self.workers[0]
 
 
 @pytest.fixture
@@ -56,10 +43,10 @@ def app() -> PushServer:
 
 
 @pytest.fixture
-def make(app: PushServer) -> Iterator[Callable[[], Both]]:
+def make(app: PushServer, tmp_path: Path) -> Iterator[Callable[[], Both]]:
     """Makes both servers, once the application has its handlers."""
     with Log():
-        yield lambda: Both(app)
+        yield lambda: Both(tmp_path, app)
 
 
 def test_stream_at_the_second_has_publications_of_the_first(make: Callable[[], Both]) -> None:

@@ -89,10 +89,3 @@ def test_client_of_socketio_loses_the_connection_so_that_it_connects_again(
     (answer,) = socket.say(b"40/a,")
     assert answer.close == (3001, AWAY)
     socket.line.vanish()
-
-
-@pytest.mark.parametrize("method", ["history", "history_remove", "presence", "presence_stats"])
-def test_call_of_the_api_fails_for_now(server: Server, method: str) -> None:
-    body = json.dumps({"channel": "a"}).encode()
-    answer = server.get(f"/api/{method}", "POST", body)
-    assert answer.json == {"error": {"code": 100, "message": AWAY}}
