@@ -15,7 +15,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from pushserver.web.gate import IsOwn
-from pushserver.web.mount import abort
+from pushserver.web.mount import REFUSED, abort, refused_too_often
 from pushserver.web.relayed_heads import Field, passed_on, read_answer_head, relayed_head
 from pushserver.web.sockets import drop
 
@@ -40,6 +40,9 @@ class Owner(Interface):
 
     def answer_failure(self, request: Request, problem: str) -> None:
         """Answer a request whose answer has not begun."""
+
+    def answer_flood(self, request: Request) -> None:
+        """Answer one refused request too many of a connection."""
 
 
 class _Dial(ClientFactory):
@@ -189,13 +192,18 @@ class Exchange(Protocol):
         """Begin the answer."""
         request, transport = self._request, self.transport
         assert request is not None
+        kept = [field for field in fields if field[0].lower() != REFUSED]
+        if len(kept) < len(fields) and refused_too_often(request.channel):
+            self._release()
+            self._relay.answer_flood(request)
+            return
         lengths = {value for name, value in fields if name.lower() == b"content-length"}
         self._answered = True
         request.setResponseCode(status, reason)
         # In place of those that this process has set.
         request.responseHeaders = Headers()
         request.defaultContentType = None
-        for name, value in passed_on(fields):
+        for name, value in passed_on(kept):
             request.responseHeaders.addRawHeader(name, value)
         request.registerProducer(transport, True)
         request.write(b"")

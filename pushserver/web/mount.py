@@ -102,6 +102,15 @@ def depth(request: Request) -> int:
     return request.path.count(b"/") - 1 - int(getattr(request, "above", 0))
 
 
+REFUSED = b"pushserver-refused"
+"""The field by which another process of the server knows that its answer is a refusal."""
+
+
+def is_relayed(channel: Any) -> bool:
+    """Whether another process of the server counts the refused requests of the client."""
+    return isinstance(channel, DeadlineChannel) and channel.is_relayed
+
+
 def refused_too_often(channel: Any) -> bool:
     """Count a refused request of an HTTP connection; whether it is one too many.
 

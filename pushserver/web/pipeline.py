@@ -130,6 +130,9 @@ class DeadlineChannel(http.HTTPChannel):
     counted_as: str | None = None
     """See `Admission`; None when another protocol has taken the connection over."""
 
+    is_relayed = False
+    """Whether another process of the server has the connection of the client."""
+
     is_open_ended = False
     """Whether the present answer may take any time: a long-poll or a stream."""
 

@@ -18,7 +18,15 @@ from pushserver.errors import TooMany
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
 from pushserver.web.exchange import Exchange
 from pushserver.web.gate import IsOwn
-from pushserver.web.resource import RETRY, LeafResource, Refusal, Refusing, is_upgrade, refuse
+from pushserver.web.resource import (
+    RETRY,
+    TOO_MANY,
+    LeafResource,
+    Refusal,
+    Refusing,
+    is_upgrade,
+    refuse,
+)
 from pushserver.web.site import PushSite
 from pushserver.web.splice import Splice
 
@@ -113,7 +121,14 @@ class Relay(LeafResource):
                 more=more,
                 event_name="relay_failed",
             )
-        body = self._refuse(request, problem)
+        self._finish(request, Refusal(503, f"{problem}; try again later", RETRY))
+
+    def answer_flood(self, request: Request) -> None:
+        """Answer one refused request too many of a connection."""
+        self._finish(request, TOO_MANY)
+
+    def _finish(self, request: Request, refusal: Refusal) -> None:
+        body = Refusing(refusal).render(request)
         assert isinstance(body, bytes)
         if request.method != b"HEAD":
             request.setHeader(b"content-length", b"%d" % len(body))

@@ -18,7 +18,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from pushserver.errors import InvalidToken, PushServerError, Refused, TooMany, WrongKey
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
-from pushserver.web.mount import depth, refused_too_often, surroundings
+from pushserver.web.mount import REFUSED, depth, is_relayed, refused_too_often, surroundings
 from pushserver.web.turned_away import retry_after
 
 MAX_PAGE_DEPTH = 32
@@ -197,7 +197,7 @@ class ContainerResource(Resource):
 
 
 _INTERNAL = Refusal(500, "internal server error")
-_TOO_MANY = Refusal(
+TOO_MANY = Refusal(
     429,
     "too many refused requests on one connection (refused_requests_per_second)",
     {"retry-after": "10", "connection": "close"},
@@ -213,8 +213,10 @@ _TITLES = {**RESPONSES, 426: b"Upgrade Required", 429: b"Too Many Requests"}
 
 def refuse(request: Request, error: PushServerError) -> bytes:
     """The answer for an exception with an `http_status`: a page for a browser, else JSON."""
-    if refused_too_often(request.channel):
-        error = _TOO_MANY
+    if is_relayed(request.channel):
+        request.setHeader(REFUSED, b"1")
+    elif refused_too_often(request.channel):
+        error = TOO_MANY
     status, text = error.http_status, str(error)
     if isinstance(error, TooMany):
         surroundings(request).note_excess(request, error)

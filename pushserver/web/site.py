@@ -242,6 +242,7 @@ class PushSite(Site):
         protocol: Any = super().buildProtocol(address)
         protocol.timeOut = seconds
         protocol.counted_as = counted_as
+        protocol.is_relayed = counted_as is None
         return protocol
 
     def release(self, channel: DeadlineChannel | FirstBytes) -> None:
@@ -274,7 +275,10 @@ class PushSite(Site):
 
 
 class Uncounted(Factory):
-    """Serves a site to connections that another process of the server has counted."""
+    """Serves a site to connections that another process of the server has counted.
+
+    That one also counts the refused requests of each client's connection, by a mark in the answers.
+    """
 
     noisy = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,14 @@ class Processes:
         app: PushServer | None = None,
         workers: int = 1,
         config: Config | None = None,
+        make_main: Callable[..., Server] = Server,
         **more: Any,
     ):
+        """`more` is for the main process, which `make_main` makes."""
         self._folder = str(folder)
-        self.main = Server(app=app, config=config, place=Place(self._folder), **more)
+        if app is not None:
+            more["app"] = app
+        self.main = make_main(config=config, place=Place(self._folder), **more)
         self.clock = self.main.clock
         run_by = self.main.service._app
         if run_by is not None:
