@@ -64,6 +64,14 @@ class World:
         assert self.worker.service.uplink is not None
         self.worker.service.uplink.attached()
 
+    def close(self) -> None:
+        """Close the sockets on which it waits."""
+        if self.worker._waiting is not None:
+            self.worker._stop_waiting()
+        assert self.worker.service.inner is not None
+        self.worker.service.inner.stopService()
+        self.reactor.advance(0)
+
     def lose(self) -> None:
         """The main process is gone."""
         self.control.protocol.connectionLost()
@@ -77,9 +85,7 @@ def replace_start(start: Start, **more: Any) -> Start:
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
-    if world.worker._waiting is not None:
-        world.worker._stop_waiting()
-        world.reactor.advance(0)
+    world.close()
 
 
 def test_worker_is_ready_once_it_follows_the_log(world: World) -> None:
@@ -102,6 +108,7 @@ def test_worker_without_its_certificate_ends(tmp_path: Path, trouble: Trouble) -
         text = f"ssl:0:privateKey={tmp_path}/key.pem"
         world = World(tmp_path, sockets=[(text, [os.dup(one.fileno())])])
         world.attach()
+        world.close()
     assert (world.ends, world.worker.failed, world.control.heard()) == (1, True, [])
     (line,) = trouble.take()
     assert "key.pem" in line
