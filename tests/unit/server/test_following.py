@@ -14,13 +14,10 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Source, Store
 from pushserver.server.build import build
 from pushserver.server.front import make_front
-from pushserver.server.links import AuthorPort, UplinkService
-from pushserver.server.logging import run
 from pushserver.server.place import Place
 from pushserver.testing.reactor import InlinePool
-from tests.unit.fakes.cluster import Wire
-from tests.unit.fakes.web import Log, Response, Server, memory_reactor
 from tests.unit.fakes.processes import Processes
+from tests.unit.fakes.web import Log, Response, Server, memory_reactor
 
 
 class Both(Processes):
@@ -192,7 +189,7 @@ def test_worker_has_no_store_and_runs_no_source(tmp_path: Path) -> None:
     sources = {"numbers": Source("random", "numbers"), "wrong": Source("unknown", "a")}
     config = Config(sources=sources, store=Store(path=str(path)))
     reactor = memory_reactor()
-    service = build(config, reactor, app=app, threads=InlinePool(), place=PLACE)
+    service = build(config, reactor, app=app, threads=InlinePool(), place=Place(str(tmp_path), 1))
     assert service.sources.statuses == []
     base = service.live._base
     again = make_front(replace(config, sources={"other": sources["numbers"]}), base)
