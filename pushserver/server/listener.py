@@ -31,6 +31,8 @@ from pushserver.usercode.steady import steady
 ACCEPTS = 16
 """Connections that a port accepts in one turn of the reactor. Twisted begins with 100, and with 20
 more each time that others wait: with connections that are closed at once, others waited 0.35 s."""
+SHARED_ACCEPTS = 1
+"""The same if other processes accept from the socket: more would leave less for them."""
 
 
 class Listener(Service):
@@ -47,12 +49,16 @@ class Listener(Service):
         wrap: Callable[[IProtocolFactory], IProtocolFactory] | None = None,
         certificate: Certificate | None = None,
         setting: str = "--port {port}",
+        is_shared: bool = False,
     ):
         """`wrap` puts a factory below all others of the port, also below TLS.
+
+        `is_shared`: other processes accept from the socket too.
 
         `setting`: the option with another port, for the remedy when one cannot be listened on.
         """
         self._setting = setting
+        self._accepts_at_once = SHARED_ACCEPTS if is_shared else ACCEPTS
         self._endpoint = endpoint
         self._text = text
         self._factory = factory
@@ -148,7 +154,7 @@ class Listener(Service):
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
         self._stop = Once()
-        _bound_accepts(port, self._accepts)
+        _bound_accepts(port, self._accepts, self._accepts_at_once)
         if self._wrap is not None:
             opened: Any = port
             opened.factory = self._wrap(opened.factory)
@@ -232,7 +238,7 @@ class _AcceptLog:
         )
 
 
-def _bound_accepts(port: Any, accepts: _Accepts) -> None:
+def _bound_accepts(port: Any, accepts: _Accepts, at_once: int) -> None:
     """Bound the connections that a port of Twisted's accepts in one turn, and count the turns."""
     accept = getattr(port, "doRead", None)
     if accept is None:
@@ -244,7 +250,7 @@ def _bound_accepts(port: Any, accepts: _Accepts) -> None:
 
     def accept_few() -> None:
         accepts.turns += 1
-        port.numberAccepts = min(port.numberAccepts, ACCEPTS)
+        port.numberAccepts = min(port.numberAccepts, at_once)
         accept()
 
     port.doRead = accept_few

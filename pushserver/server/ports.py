@@ -73,7 +73,7 @@ class Ports(MultiService):
         """Listen on these sockets, which the main process opened for this endpoint, at once."""
         for descriptor in descriptors:
             if text.startswith((PREFIX, UNIX)):
-                self._add(adopt(self._reactor, text, descriptor))
+                self._add(adopt(self._reactor, text, descriptor), is_shared=True)
             else:
                 adopting: Any = Adopting(self._reactor, descriptor)
                 for named in self.endpoints(text, reactor=adopting):
@@ -90,8 +90,15 @@ class Ports(MultiService):
         """The descriptors of the listening sockets of all endpoints."""
         return [listener.descriptor(1) for listener in self._listeners if listener.is_open]
 
-    def _add(self, named: NamedEndpoint) -> Listener:
-        listener = Listener(named.endpoint, named.text, self._site, self._wrap, named.certificate)
+    def _add(self, named: NamedEndpoint, is_shared: bool = False) -> Listener:
+        listener = Listener(
+            named.endpoint,
+            named.text,
+            self._site,
+            self._wrap,
+            named.certificate,
+            is_shared=is_shared,
+        )
         listener.setServiceParent(self)
         self._listeners.append(listener)
         return listener

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from pushserver.errors import StartFailed
 from pushserver.server import listener as listener_module
-from pushserver.server.listener import ACCEPTS, Listener
+from pushserver.server.listener import ACCEPTS, SHARED_ACCEPTS, Listener
 from tests.unit.fakes.web import Trouble
 
 
@@ -160,7 +160,8 @@ def test_url_of_a_port_with_a_certificate_is_https() -> None:
 
 
 @pytest.mark.upstream
-def test_turn_accepts_a_bounded_number_of_connections() -> None:
+@pytest.mark.parametrize(("is_shared", "at_once"), [(False, ACCEPTS), (True, SHARED_ACCEPTS)])
+def test_turn_accepts_a_bounded_number_of_connections(is_shared: bool, at_once: int) -> None:
     accepted: list[object] = []
 
     class Counted(Protocol):
@@ -171,16 +172,19 @@ def test_turn_accepts_a_bounded_number_of_connections() -> None:
 
     reactor: Any = EPollReactor()
     listener = Listener(
-        TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "tcp:0", Factory.forProtocol(Counted)
+        TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"),
+        "tcp:0",
+        Factory.forProtocol(Counted),
+        is_shared=is_shared,
     )
     listener.privilegedStartService()
     port: Any = listener._port
     clients = [
-        socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(3 * ACCEPTS)
+        socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(3 * at_once)
     ]
     for turns in range(1, 4):
         port.doRead()
-        assert len(accepted) == turns * ACCEPTS
+        assert len(accepted) == turns * at_once
     for client in clients:
         client.close()
     reactor.disconnectAll()
