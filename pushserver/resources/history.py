@@ -59,8 +59,8 @@ def history(request: Request, name: str, node: Node, identity: Identity) -> Answ
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
     answer = partial(_read, request, name, node, start, limit, wait, identity)
-    ahead = start.since is not None and start.since.seq > node.history.seq
-    loaded = coroutines.start(node.load((name,), ahead))
+    # With a publication whose author was told so by another process, too.
+    loaded = coroutines.start(node.load((name,), fresh=True))
     return answer() if loaded is None else _when_loaded(request, loaded, answer)
 
 
