@@ -94,6 +94,7 @@ format:
 bench:
 	@tools/venv run
 	-$(BIN)/python -m benchmarks full
+	-$(BIN)/python -m benchmarks workers
 	$(BIN)/python -m benchmarks page
 
 attacks:

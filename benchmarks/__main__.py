@@ -1,4 +1,4 @@
-"""`python -m benchmarks quick|socketio|full`: measures, prints the tables, saves the results."""
+"""`python -m benchmarks quick|socketio|workers|full`: measures, prints and saves the results."""
 
 from __future__ import annotations
 
@@ -6,45 +6,50 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import machine, measure, plan, report, results
 from benchmarks.build import BUILD, CHECKOUT, Missing
+from benchmarks.lone import lone
 from benchmarks.measure import Failed, Trial
 from benchmarks.processes import Cores, DidNotStart, choose_cores, raise_file_limit
-from benchmarks.results import Results
+from benchmarks.results import Results, Run
 
 PAGE = CHECKOUT / "docs" / "performance.md"
+RESULTS, WORKERS = BUILD / "results.json", BUILD / "workers.json"
 
 
 def main() -> int:
     """Run the command line; returns 1 if a publication was lost or a server not measured."""
     options = _options()
     if options.what == "page":
-        found = results.from_json(options.results.read_text("utf-8"))
-        PAGE.write_text(report.page(found), "utf-8")
-        say(f"{PAGE} written")
+        _write_page(options.results)
         return 0
     files = raise_file_limit(plan.CHANNELS * plan.EACH + plan.OWN_FILES)
     with tempfile.TemporaryDirectory(prefix="pushserver-bench-") as folder:
         trials = {
             "quick": plan.quick,
             "socketio": plan.socketio,
+            "workers": plan.workers,
             "full": lambda: plan.full(Path(folder), files),
         }[options.what]()
         chosen = [t for t in trials if not options.only or options.only in label(t)]
         say(f"{len(chosen)} runs, about {_duration(plan.seconds(chosen))}")
-        found = run_all(chosen, options.what, choose_cores(options.nice))
+        cores = choose_cores(options.nice)
+        found = run_all(chosen, options.what, cores)
+    if options.what == "workers":
+        _keep(found, "a lone publication", lambda: lone(cores))
     BUILD.mkdir(exist_ok=True)
-    options.results.write_text(found.to_json(), "utf-8")
+    path = options.results or (WORKERS if options.what == "workers" else RESULTS)
+    path.write_text(found.to_json(), "utf-8")
     say("")
-    say(report.comparison(found))
+    say(report.workers(found) if options.what == "workers" else report.comparison(found))
     say(report.goal_table(found))
     for complaint in report.complaints(found):
         say(f"NOT TO BE TRUSTED: {complaint}")
-    say(f"results: {options.results}")
+    say(f"results: {path}")
     return 1 if report.complaints(found) or found.missing else 0
 
 
@@ -66,18 +71,30 @@ def run_all(trials: Iterable[Trial], kind: str, cores: Cores) -> Results:
 def _try(trial: Trial, cores: Cores, found: Results) -> None:
     if trial.server.name in found.missing:
         return
+    _keep(found, label(trial), lambda: measure.carry_out(trial, cores), trial.server.name)
+
+
+def _keep(found: Results, name: str, carry_out: Callable[[], Run], server: str = "") -> None:
+    """Measure, and keep the result or the reason for having none."""
     try:
-        run = measure.carry_out(trial, cores)
+        run = carry_out()
     except (Missing, DidNotStart, Failed) as error:
-        say(f"{label(trial):62} MISSING: {error}")
+        say(f"{name:62} MISSING: {error}")
         # A missing server is not tried again; a server that failed in one trial is.
-        what = label(trial) if isinstance(error, Failed) else trial.server.name
+        what = name if isinstance(error, Failed) else server or name
         found.missing[what] = str(error).splitlines()[-1][:200]
         return
     found.runs.append(run)
     cost = run.cost()
     figures = f"{cost.middle:7.2f} µs a delivery" if cost else ""
-    say(f"{label(trial):62} {figures} {'; '.join(run.complaints())}")
+    say(f"{name:62} {figures} {'; '.join(run.complaints())}")
+
+
+def _write_page(path: Path | None) -> None:
+    found = results.from_json((path or RESULTS).read_text("utf-8"))
+    several = results.from_json(WORKERS.read_text("utf-8")) if WORKERS.exists() else None
+    PAGE.write_text(report.page(found, several), "utf-8")
+    say(f"{PAGE} written")
 
 
 def label(trial: Trial) -> str:
@@ -98,12 +115,12 @@ def say(text: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", choices=("quick", "socketio", "full", "page"))
+    parser.add_argument("what", choices=("quick", "socketio", "workers", "full", "page"))
     parser.add_argument("--only", default="", help="only what has this in its name")
     parser.add_argument(
         "--nice", type=int, default=0, help="how server and tool are scheduled; below 0 needs root"
     )
-    parser.add_argument("--results", type=Path, default=BUILD / "results.json")
+    parser.add_argument("--results", type=Path, help=f"by default {RESULTS} or {WORKERS}")
     return parser.parse_args()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import build
@@ -37,7 +37,8 @@ class Contestant:
     `groups`: by the name of a protocol, how one client connects. `cost`: microseconds for
     each delivery, roughly; the rate of publications is chosen so that nobody is overrun.
     `connects`: a second, as roughly, to say how long it will take. `post`: where it is
-    published to, if it cannot publish by itself.
+    published to, if it cannot publish by itself. `workers`: the processes of pushserver that
+    hold connections; one is the whole server.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Contestant:
     post: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     most_clients: int = 1_000_000
+    workers: int = 1
 
 
 def _limit(place: Place) -> list[str]:
@@ -203,3 +205,15 @@ PEERS = (
     ),
 )
 ALL = (LIMIT, PRODUCT, *PEERS)
+
+
+def with_workers(count: int) -> Contestant:
+    """pushserver with so many workers."""
+    if count == 1:
+        return PRODUCT
+
+    def command(place: Place) -> list[str]:
+        server = {**place.settings.get("server", {}), "workers": count}
+        return _product(replace(place, settings={**place.settings, "server": server}))
+
+    return replace(PRODUCT, name=f"pushserver, {count} workers", command=command, workers=count)

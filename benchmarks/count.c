@@ -63,15 +63,25 @@ void passes_arrived(struct passes *passes, uint64_t seq, uint64_t stamp_ns, uint
 }
 
 /* The CPU clock of the process: nanoseconds, all threads, also ended ones. */
-uint64_t server_cpu_ns(const struct server *server) {
-    uint64_t sum = 0;
-    for (int i = 0; i < server->count; i++) {
-        clockid_t clock;
-        struct timespec used;
-        if (clock_getcpuclockid(server->pid[i], &clock) == 0 && clock_gettime(clock, &used) == 0)
-            sum += (uint64_t)used.tv_sec * 1000000000ull + (uint64_t)used.tv_nsec;
-    }
-    return sum;
+uint64_t process_cpu_ns(const struct server *server, int index) {
+    clockid_t clock;
+    struct timespec used;
+    if (clock_getcpuclockid(server->pid[index], &clock) || clock_gettime(clock, &used))
+        return 0;
+    return (uint64_t)used.tv_sec * 1000000000ull + (uint64_t)used.tv_nsec;
+}
+
+uint64_t process_pss_kb(const struct server *server, int index) {
+    char path[64], line[256];
+    unsigned long found = 0;
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", server->pid[index]);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return 0;
+    while (!found && fgets(line, sizeof line, file))
+        sscanf(line, "Pss: %lu", &found);
+    fclose(file);
+    return found;
 }
 
 uint64_t server_rss_kb(const struct server *server) {

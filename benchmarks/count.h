@@ -30,7 +30,9 @@ struct server {
     int pid[PROCESSES];
     int count;
 };
-uint64_t server_cpu_ns(const struct server *server);
+/* The CPU time of the process with this index, and its proportional share of memory. */
+uint64_t process_cpu_ns(const struct server *server, int index);
+uint64_t process_pss_kb(const struct server *server, int index);
 uint64_t server_rss_kb(const struct server *server);
 /* The memory of the queues of all TCP sockets of the machine. */
 uint64_t kernel_tcp_kb(void);

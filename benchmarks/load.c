@@ -270,12 +270,16 @@ int main(int argc, char **argv) {
     make_peers();
     turn_for(wanted.settle);
 
+    printf("{\"pss_before_kb\":[");
+    print_memory();
     struct moment start = look();
     connect_all();
     struct moment connected = look();
     turn_for(wanted.settle);
     struct moment settled = look();
-    printf("{\"connect\":{");
+    printf("],\"pss_kb\":[");
+    print_memory();
+    printf("],\"connect\":{");
     print_span(&start, &connected);
     printf("},\"rss_before_kb\":%llu,\"rss_kb\":%llu", (unsigned long long)start.rss,
            (unsigned long long)settled.rss);

@@ -50,7 +50,8 @@ def carry_out(trial: Trial, cores: Cores) -> Run:
         place = Place(free_port(), feed, folder, trial.channels, trial.settings)
         command = pinned(cores.server, cores.nice, trial.server.command(place))
         log = folder / "server.log"
-        with running(command, place.port, log, trial.server.environment) as pids:
+        server = trial.server
+        with running(command, place.port, log, server.environment, server.workers > 1) as pids:
             told = _drive(tool, place, pids, trial.load, cores)
         turns = folder / "turns"
         if turns.exists():

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.contestants import LIMIT, PEERS, PRODUCT, Contestant
+from benchmarks import scaling
+from benchmarks.contestants import LIMIT, PEERS, PRODUCT, Contestant, with_workers
 from benchmarks.measure import Trial
 from benchmarks.scenario import Group, Load
 
@@ -64,6 +65,20 @@ def socketio(rounds: int = 2) -> Iterator[Trial]:
                 yield fan_out(server, protocol, SOME, **times)
 
 
+def workers(rounds: int = 2) -> Iterator[Trial]:
+    """pushserver as one process and with workers, in turn; in less than ten minutes."""
+    for clients in (SOME, MANY):
+        for _ in range(rounds):
+            for count in scaling.WORKERS:
+                yield fan_out(with_workers(count), "websocket", clients, windows=3, window=2.5)
+    for _ in range(rounds):
+        for count in (1, 2):
+            server = with_workers(count)
+            yield flood(server, "websocket", 1_000)
+            yield storm("centrifuge", MANY, server)
+            yield posts(server)
+
+
 def full(folder: Path, files: int = FILES) -> Iterator[Trial]:
     """Everything, the limit first and last of each size.
 
@@ -110,8 +125,7 @@ def goals(folder: Path, files: int) -> Iterator[Trial]:
     yield storm("websocket", MANY)
     yield nobody("in process")
     yield nobody("SQLite", {"store": {"path": str(folder / "history.db")}})
-    posts = Load((), UNBOUNDED, windows=3, window=2, post="/channels/bench", posters=8)
-    yield Trial(PRODUCT, "http", "post", posts, channels=0)
+    yield posts(PRODUCT)
     yield many_channels(files)
 
 
@@ -191,7 +205,7 @@ def long_publication(clients: int = SOME, size: int = LONG) -> Trial:
     return Trial(PRODUCT, "websocket", "long publication", load, settings=settings, clients=clients)
 
 
-def storm(protocol: str, clients: int) -> Trial:
+def storm(protocol: str, clients: int, server: Contestant = PRODUCT) -> Trial:
     """All clients are cut, miss publications, and reconnect at once, while others stay."""
     path = {"websocket": "/channels/storm", "centrifuge": "/connection/websocket"}[protocol]
     kind = {"websocket": "stream", "centrifuge": "centrifuge"}[protocol]
@@ -205,13 +219,19 @@ def storm(protocol: str, clients: int) -> Trial:
         windows=0,
         post="/channels/storm",
     )
-    return Trial(PRODUCT, protocol, "storm", load, clients=clients)
+    return Trial(server, protocol, "storm", load, clients=clients)
 
 
 def nobody(name: str, settings: Mapping[str, Mapping[str, object]] | None = None) -> Trial:
     """Publications without subscribers."""
     load = Load((), UNBOUNDED, windows=3, window=2)
     return Trial(PRODUCT, "none", name, load, settings=settings or {})
+
+
+def posts(server: Contestant) -> Trial:
+    """Publications by HTTP over eight connections, without subscribers."""
+    load = Load((), UNBOUNDED, windows=3, window=2, post="/channels/bench", posters=8)
+    return Trial(server, "http", "post", load, channels=0)
 
 
 def many_channels(files: int = FILES) -> Trial:

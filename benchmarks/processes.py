@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 from benchmarks.build import CHECKOUT
 
@@ -65,6 +66,17 @@ def pinned(core: int, nice: int, command: Sequence[str]) -> list[str]:
     return [*before, *command]
 
 
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """This process runs on one core while the context lasts."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def free_port() -> int:
     """A free port."""
     with socket.socket() as listener:
@@ -75,9 +87,16 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    environment: Mapping[str, str],
+    has_workers: bool = False,
 ) -> Iterator[list[int]]:
-    """Run a server while the context lasts; yields the IDs of its processes. Raises DidNotStart."""
+    """Run a server while the context lasts; yields the IDs of its processes. Raises DidNotStart.
+
+    The workers of pushserver, if there are any, are then ready.
+    """
     with log.open("wb") as output:
         server = subprocess.Popen(
             command,
@@ -89,7 +108,7 @@ def running(
             start_new_session=True,
         )
     try:
-        _wait_for(server, port, log)
+        _wait_for(server, port, log, _is_ready if has_workers else _listens)
         yield [server.pid, *children(server.pid)]
     finally:
         _end(server)
@@ -104,10 +123,25 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _listens(port: int) -> None:
+    """Raises OSError if nothing listens."""
+    with socket.create_connection(("127.0.0.1", port), 1.0):
+        return
+
+
+def _is_ready(port: int) -> None:
+    """Raises OSError if pushserver is not ready; its sockets listen before its workers do."""
+    with urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=1.0):
+        return
+
+
+def _wait_for(
+    server: subprocess.Popen[bytes], port: int, log: Path, check: Callable[[int], None]
+) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and not _has_ended(server.pid):
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+        with suppress(OSError):
+            check(port)
             return
         time.sleep(0.05)
     said = log.read_text("utf-8", "replace").strip()[-1500:]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.goals import goals
+from benchmarks import scaling
+from benchmarks.goals import Goal, goals
 from benchmarks.results import Figure, Results, Run
 
 NAMES = {
@@ -30,6 +31,7 @@ KINDS = {
     "full": "a full run",
     "quick": "a quick run: ours and the limit only",
     "socketio": "Socket.IO and the limit only",
+    "workers": "workers only",
 }
 MADE = """\
 This page compares the cost of a publication with other servers. `make bench` generates it; do not
@@ -73,6 +75,13 @@ Node's, and one with an upgrade 0.73 to 0.88 times.
 | CPU µs a connect by WebSocket | 256 | 602 | 789 |
 | CPU µs a connect by polling, and the upgrade | 918 | 1,265 | 1,829 |
 | KB a connection by WebSocket | 4.2 | 25.5 | 40.6 |
+"""
+WORKERS = """\
+`python -m benchmarks workers` measures one process and [workers](scaling.md) in turn. The load tool
+needs one of the two cores, so all processes of the server share the other one, and are idle most of
+the time; the CPU time of each is measured by itself. What they would do with a free core for each
+worker is computed from it: no process uses more than one core, and all together use no more than
+there are. The factors compare windows of one run, with minimum and maximum in brackets.
 """
 LIVE_PAGE = """\
 The first visit of the live page, with a graph, has 88 KB over the wire with gzip, and about 79 KB
@@ -125,9 +134,23 @@ def comparison(results: Results) -> str:
 
 def goal_table(results: Results) -> str:
     """Each goal, the measured value, and whether it is met."""
+    return _goals(goals(results))
+
+
+def workers(results: Results) -> str:
+    """The tables of a server with workers, and their goals."""
+    parts = (
+        table(scaling.FAN_OUT, list(scaling.fan_out_rows(results))),
+        table(scaling.OTHER_HEAD, list(scaling.other_rows(results))),
+        _goals(scaling.goals(results)),
+    )
+    return "\n".join(parts)
+
+
+def _goals(found: Sequence[Goal]) -> str:
     rows = [
         [goal.name, goal.must, goal.measured, "met" if goal.met else "**falls short**"]
-        for goal in goals(results)
+        for goal in found
     ]
     return table(["goal", "must", "measured", ""], rows) if rows else ""
 
@@ -149,8 +172,8 @@ def complaints(results: Results) -> list[str]:
     ]
 
 
-def page(results: Results) -> str:
-    """The whole page."""
+def page(results: Results, several: Results | None = None) -> str:
+    """The whole page; `several` are the results with workers."""
     machine = ", ".join(f"{name}: {value}" for name, value in results.machine.items())
     used = ", ".join(f"{name} {value}" for name, value in results.versions.items())
     wrong = complaints(results)
@@ -170,6 +193,7 @@ def page(results: Results) -> str:
         "\n## Losses\n",
         _items(wrong)
         or "None: every publication reached every reading client, once and in order.\n",
+        *(_workers_section(several) if several else ()),
         "\n## The live page\n",
         LIVE_PAGE,
         "\n## Machine and versions\n",
@@ -177,6 +201,15 @@ def page(results: Results) -> str:
         f"{used}.\n",
     ]
     return "\n".join(parts)
+
+
+def _workers_section(results: Results) -> Iterator[str]:
+    yield "\n## Workers\n"
+    yield WORKERS
+    yield workers(results)
+    yield from _items(complaints(results)).splitlines()
+    machine = ", ".join(f"{name}: {value}" for name, value in results.machine.items())
+    yield f"{results.when}; {machine}; pushserver {results.versions.get('pushserver', '?')}.\n"
 
 
 def _items(texts: Sequence[str]) -> str:

@@ -16,11 +16,12 @@ struct moment look(void) {
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own);
     struct moment moment = {
         .at = monotonic_ns(),
-        .cpu = server_cpu_ns(&server),
         .own_cpu = (uint64_t)own.tv_sec * 1000000000ull + (uint64_t)own.tv_nsec,
         .rss = server_rss_kb(&server),
         .published = feed->published,
     };
+    for (int i = 0; i < server.count; i++)
+        moment.cpu[i] = process_cpu_ns(&server, i);
     for (uint32_t i = 0; i < group_count; i++) {
         moment.deliveries += groups[i].deliveries;
         moment.bytes += groups[i].bytes;
@@ -52,12 +53,24 @@ static void print_times(const char *name, const struct histogram *times) {
            (unsigned long long)histogram_at(times, 0.99), (unsigned long long)times->most);
 }
 
+void print_memory(void) {
+    for (int i = 0; i < server.count; i++)
+        printf("%s%llu", i ? "," : "", (unsigned long long)process_pss_kb(&server, i));
+}
+
 void print_span(const struct moment *from, const struct moment *to) {
+    uint64_t cpu = 0;
+    printf("\"processes_cpu_seconds\":[");
+    for (int i = 0; i < server.count; i++) {
+        printf("%s%.9f", i ? "," : "", (double)(to->cpu[i] - from->cpu[i]) / 1e9);
+        cpu += to->cpu[i] - from->cpu[i];
+    }
+    printf("],");
     printf("\"seconds\":%.6f,\"cpu_seconds\":%.9f,\"tool_cpu_seconds\":%.9f,"
            "\"published\":%llu,\"deliveries\":%llu,"
            "\"bytes\":%llu,\"answered\":%llu,\"rss_kb\":%llu,\"peak_rss_kb\":%llu,"
            "\"peak_tcp_kb\":%llu",
-           (double)(to->at - from->at) / 1e9, (double)(to->cpu - from->cpu) / 1e9,
+           (double)(to->at - from->at) / 1e9, (double)cpu / 1e9,
            (double)(to->own_cpu - from->own_cpu) / 1e9,
            (unsigned long long)(to->published - from->published),
            (unsigned long long)(to->deliveries - from->deliveries),

@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 from twisted.application.service import Service
 
-from benchmarks import attacks, build, floods, plan, report, results
-from benchmarks.contestants import ALL, LIMIT, PRODUCT, Place
+from benchmarks import attacks, build, floods, plan, report, results, scaling
+from benchmarks.contestants import ALL, LIMIT, PRODUCT, Place, with_workers
 from benchmarks.goals import Goal, goals
 from benchmarks.results import Figure, Results, Run
+from benchmarks.scaling import Shares
 from benchmarks.scenario import Group, Load
 from benchmarks.servers import product
 from benchmarks.servers.feed import BYTES, Feed
@@ -150,6 +151,89 @@ class TestLosses:
     ) -> None:
         assert run("ours", "deflate").complaints() == ["nothing came compressed"]
         assert run("ours", "deflate", groups=[group(deflated=9)]).complaints() == []
+
+
+ONE, TWO = (with_workers(count).name for count in (1, 2))
+
+
+def with_processes(server: str, *cpu: float, clients: int = 1_000, **more: Any) -> Run:
+    """One run with 100,000 deliveries, for which the processes of the server took these seconds."""
+    each = {"processes_cpu_seconds": list(cpu)}
+    told = {
+        "connect": {"seconds": 0.5, "cpu_seconds": sum(cpu), **each},
+        "pss_before_kb": [30 * 1024] * len(cpu),
+        "pss_kb": [33 * 1024] * len(cpu),
+        **more,
+    }
+    made = run(server, "websocket", window(sum(cpu), 100_000, **each), **told)
+    return replace(made, clients=clients)
+
+
+@pytest.fixture
+def workers() -> Results:
+    """One process, two workers, and lone publications."""
+    found = Results("workers", "2026-01-01", {"cores": "2"}, {"pushserver": "abc"})
+    lone = {scaling.ALONE: [100.0] * 9, scaling.SAME: [300.0] * 9, scaling.OTHER: [500.0] * 9}
+    found.runs = [
+        with_processes(ONE, 1.0),
+        with_processes(TWO, 0.04, 0.5, 0.52),
+        Run("pushserver", "websocket", "lone", 1, 1.0, {"groups": [], "times_us": lone}),
+    ]
+    return found
+
+
+class TestWorkers:
+    def test_busiest_process_bounds_the_speed(self) -> None:
+        assert Shares(10.0).speed(1) == 100_000
+        assert Shares(10.0).speed(2) == 100_000
+        assert Shares(1.0, (8.0, 2.0)).speed(4) == 125_000
+
+    def test_cores_bound_the_speed_of_all(self) -> None:
+        assert Shares(2.0, (4.0, 4.0)).speed(2) == 200_000
+        assert Shares(2.0, (4.0, 4.0)).speed(3) == 250_000
+
+    def test_goals_are_compared_with_one_process(self, workers: Results) -> None:
+        times, same, other = scaling.goals(workers)
+        assert (times.met, times.measured) == (True, "1.89 × (1.89-1.89)")
+        assert (same.met, same.measured) == (True, "+200 µs")
+        assert (other.met, other.measured) == (False, "+400 µs")
+
+    def test_tables_have_the_share_of_each_process(self, workers: Results) -> None:
+        times = "1.89 (1.89-1.89)"
+        rows = [row for row in report.workers(workers).splitlines() if row.startswith("| 1,000")]
+        assert rows == [
+            "| 1,000 | one | - | 10.0 | 10.0 | 100,000 | 1.00 (1.00-1.00) |",
+            f"| 1,000 | main process and 2 workers | 0.4 | 5.0, 5.2 | 10.6 | 188,679 | {times} |",
+        ]
+
+    def test_tables_have_each_measure(self, workers: Results) -> None:
+        for server, cpu in ((ONE, (0.3,)), (TWO, (0.1, 0.2, 0.2))):
+            storm = {"back": 1_000, "seconds": 2.0, "processes_cpu_seconds": list(cpu)}
+            workers.runs += [
+                replace(with_processes(server, *cpu, storm=storm), scenario="storm"),
+                replace(with_processes(server, *cpu), scenario="post"),
+                replace(with_processes(server, *cpu), scenario="flood"),
+                with_processes(server, *cpu, clients=10_000),
+            ]
+        text = report.workers(workers)
+        assert "| CPU µs a connect and subscribe, 10,000 | 30 | 10; 20, 20; 50 |" in text
+        assert "recover | 300 | 100; 200, 200; 500 |" in text
+        assert "all processes on one core | 2.0 | 2.0 |" in text
+        assert (
+            "| CPU µs a publication by HTTP keep-alive | 3,000 | 1,000; 2,000, 2,000; 5,000 |"
+            in text
+        )
+        assert "to 1,000 clients | 3.00 | 1.00; 2.00, 2.00; 5.00 |" in text
+        assert "core for each | 333 | 400 |" in text
+        assert "| memory (Pss), MB, idle | 30.0 | 30.0; 30.0, 30.0 |" in text
+        assert "| 100 and 100 | the same worker 300 and 300; the other worker 500 and 500 |" in text
+
+    def test_page_has_what_was_measured(self, measured: Results, workers: Results) -> None:
+        assert "## Workers" not in report.page(measured)
+        page = report.page(measured, workers)
+        assert "2026-01-01; cores: 2; pushserver abc." in page
+        workers.runs.clear()
+        assert "| memory (Pss), MB, idle | - | - |" in report.page(measured, workers)
 
 
 class TestPage:
@@ -373,6 +457,15 @@ class TestPlan:
             assert config.server.compress == (trial.protocol == "deflate")
             assert bool(config.store.path) == (trial.scenario == "SQLite")
             assert config.limits.body_bytes >= trial.load.once
+
+    def test_workers_are_a_setting_of_the_product(self, tmp_path: Path) -> None:
+        for trial in plan.workers():
+            place = Place(8_000, tmp_path / "feed", tmp_path, trial.channels, trial.settings)
+            config = loader.read(trial.server.command(place)[-1], {}, SourceTypes())
+            assert config.server.workers == trial.server.workers
+            assert config.server.listen == ["tcp:8000:interface=127.0.0.1"]
+        assert {trial.server.workers for trial in plan.workers()} == set(scaling.WORKERS)
+        assert plan.seconds(plan.workers()) / 60 < 10
 
     def test_no_server_is_loaded_beyond_half_a_core(self) -> None:
         for server in ALL:
