@@ -47,6 +47,9 @@ CHUNKS = 2_048
 PER_TURN = 8
 """Requests of one connection that start in one turn of the reactor."""
 
+SHORT_PER_TURN = 16
+"""Those on the short path, which takes a third of the time; twisted.web gets the others."""
+
 AT_ONCE = 10
 """Requests at once, as a multiple of those a second."""
 
@@ -258,40 +261,51 @@ class DeadlineChannel(http.HTTPChannel):
             self._pause_or_resume()
 
     def _after_short(self, data: bytes) -> bytes:
-        """Answer a request on the short path; return the bytes that are for twisted.web.
+        """Answer requests on the short path; return the bytes that are for twisted.web.
 
         The body often comes after the head, in a packet of its own.
         """
         data, self._part = self._part + data, b""
+        answers: list[bytes] = []
+        failed = False
+        while data and len(answers) < SHORT_PER_TURN and (post := self._short(data)) is not None:
+            if len(data) < post.size:
+                self._part, data = data, b""
+                break
+            self._counted = self.count_request()
+            if self._counted is not None:
+                break
+            try:
+                answer = post.answer(self, data[len(post.text) : post.size])
+            except Exception:
+                self._log.failure("{path} failed", path=post.path, event_name="request_failed")
+                answers.append(self.site.answers.failure)
+                failed = True
+                break
+            if answer is None:
+                break
+            self._counted = False
+            answers.append(self.site.answers.make(*answer))
+            data = data[post.size :]
+        if answers:
+            send_now(self.transport, b"".join(answers))
+            self.setTimeout(self.site.limits.request_seconds)
+        if failed:
+            self.loseConnection()
+            return b""
+        return data
+
+    def _short(self, data: bytes) -> Post | None:
+        """The head at the beginning of these bytes; None if they are for twisted.web."""
         waits = self._closing or self._waitingForTransport or self._is_half_closed or self.paused
         if waits or self.requests or self._pieces or self._buffer or not self.site.has_shortcuts:
-            return data
+            return None
         post = self._post
         if post is None or not data.startswith(post.text):
             post = self._post = read_post(data)
             if post is None:
-                return data
-        if len(data) > post.size or post.length > self.site.limits.body_bytes:
-            return data
-        if len(data) < post.size:
-            self._part = data
-            return b""
-        self._counted = self.count_request()
-        if self._counted is not None:
-            return data
-        try:
-            answer = post.answer(self, data[len(post.text) :])
-        except Exception:
-            self._log.failure("{path} failed", path=post.path, event_name="request_failed")
-            self.writeSequence([self.site.answers.failure])
-            self.loseConnection()
-            return b""
-        if answer is None:
-            return data
-        self._counted = False
-        send_now(self.transport, self.site.answers.make(*answer))
-        self.setTimeout(self.site.limits.request_seconds)
-        return b""
+                return None
+        return None if post.length > self.site.limits.body_bytes else post
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a line of the head, such as a long token; twisted.web closes without an answer."""

@@ -12,9 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.tcp import Server as TCPServer
 
+from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config, KeySettings
 from pushserver.config.settings import Server as ServerSection
+from pushserver.web.pipeline import SHORT_PER_TURN
 from pushserver.web.short_post import MAX_BODY_BYTES, Answers, read_post
 from pushserver.web.site import HEADERS, PushRequest
 from pushserver.web.sockets import send_now
@@ -278,12 +280,66 @@ def test_other_heads_are_for_twisted_web(data: bytes) -> None:
     assert read_post(data) is None
 
 
-def test_a_second_request_behind_the_first_is_for_twisted_web() -> None:
+def test_the_beginning_of_a_request_behind_the_first_waits_for_its_end() -> None:
     pair = Pair()
     data = post("/channels/a", [], b"1")
     short, long = pair.send(data + data[:9], data[9:])
     assert short == long
     assert short.count(b"HTTP/1.1 201") == 2
+
+
+PIPELINED = [post("/channels/a", [], b"%d" % number) for number in range(SHORT_PER_TURN)]
+
+
+@pytest.mark.usefixtures("no_long_path")
+def test_requests_that_came_together_are_answered_with_one_write() -> None:
+    line = Server().connect()
+    written: list[bytes] = []
+    line.write = written.append  # type: ignore[method-assign, assignment]
+    line.send(b"".join(PIPELINED))
+    line.send(b"".join(PIPELINED[1:])[:-1])
+    line.send(PIPELINED[0][-1:])
+    counts = [answers.count(b"HTTP/1.1 201") for answers in written]
+    assert counts == [SHORT_PER_TURN, SHORT_PER_TURN - 2, 1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        PIPELINED[0],
+        request("/nothing"),
+        post("/channels/a", [], b"x" * 1_001),
+        post("/channels/a", [], b""),
+        post("/channels/a", [("connection", "close")], b"1"),
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_requests_among_others_have_the_same_answers_in_order(other: bytes) -> None:
+    for before in (1, SHORT_PER_TURN - 1, SHORT_PER_TURN):
+        pair = Pair()
+        short, long = pair.send(b"".join([*PIPELINED[:before], other, *PIPELINED]))
+        assert short == long
+        assert pair.state()[0] == pair.state()[1]
+
+
+def test_requests_behind_a_failed_one_are_not_answered(
+    trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server()
+    line = server.connect()
+    publish = server.node.publish_at_once
+
+    def broken(draft: Draft) -> Receipt | None:
+        if draft.data == b"1":
+            raise RuntimeError("a secret")
+        return publish(draft)
+
+    monkeypatch.setattr(server.node, "publish_at_once", broken)
+    line.send(b"".join(PIPELINED[:3]))
+    wire = line.take()
+    assert [wire.count(b"HTTP/1.1 %d" % status) for status in (201, 500)] == [1, 1]
+    assert line.disconnecting or line.lost
+    assert len(trouble.take()) == 1
 
 
 class Socket:
