@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from pushserver import __version__
-from pushserver.cluster.messages import frame
 from pushserver.config.limits import of_worker
 from pushserver.config.settings import Config, Store
 from pushserver.server.place import MAIN, Place
 from pushserver.server.service import PushService
-from pushserver.server.workers.control import Start, Stop, encode_config
+from pushserver.server.workers.control import Start, encode_config
 from pushserver.server.workers.folder import SocketFolder
 from pushserver.server.workers.holding import Holding
-from pushserver.server.workers.left import find_left
+from pushserver.server.workers.left import dismiss, find_left
 from pushserver.server.workers.process import WorkerProcess, spawn
 from pushserver.server.workers.slot import Left
 from pushserver.server.workers.supervisor import Supervisor
-
-DISMISS_SECONDS = 4.0
-"""The time in which a worker that is not kept closes its connections."""
 
 
 class Crew:
@@ -77,6 +72,7 @@ class Crew:
             self._reactor,
             service.node.monotonic,
             self._left,
+            self.holding.fits,
             self.holding.close_left,
         )
         service.folder = self._folder
@@ -95,9 +91,3 @@ def worker_config(config: Config, count: int) -> Config:
 def is_usable(left: Left, count: int) -> bool:
     """Whether the main process keeps this worker of an earlier one."""
     return left.worker <= count and left.version == __version__
-
-
-def dismiss(left: Left) -> None:
-    """Let a worker of an earlier main process end; its clients connect again."""
-    with suppress(OSError), left.connection:
-        left.connection.sendall(frame(Stop(DISMISS_SECONDS)))

@@ -7,6 +7,7 @@ that wait there, and its successor accepts them.
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,7 +29,8 @@ class Holding:
 
     A TCP port has one socket for each of the `workers`, among which the kernel distributes the
     connections by SO_REUSEPORT; a port that systemd opened has one for all. `left`: the sockets
-    that the workers of an earlier main process still have, by the number of the worker.
+    that the workers of an earlier main process still have, by the number of the worker; a worker
+    that has other ones than those of the ports does not fit.
     """
 
     def __init__(
@@ -37,12 +39,22 @@ class Holding:
         self.workers = workers
         self._reactor = reactor
         self._left = {number: list(sockets) for number, sockets in (left or {}).items()}
+        self._ports = 0
+        self._taken: Counter[int] = Counter()
+
+    def fits(self, worker: int) -> bool:
+        """Whether a worker of an earlier main process listens on all ports, and on no others.
+
+        Called when all ports have been opened.
+        """
+        return self._taken[worker] == self._ports and not self._left.get(worker)
 
     def listenTCP(
         self, port: int, factory: object, backlog: int = 50, interface: str = ""
     ) -> HeldPort:
         """As `IReactorTCP.listenTCP`; raises CannotListenError."""
         opened: list[socket.socket] = []
+        self._ports += 1
         try:
             family, address = _resolve(interface, port)
             found = self._take(family, address) if port else {}
@@ -65,10 +77,15 @@ class Holding:
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> HeldPort:
         """As `IReactorSocket.adoptStreamPort`, for all workers."""
-        return HeldPort([socket.fromfd(descriptor, family, socket.SOCK_STREAM)])
+        opened = socket.fromfd(descriptor, family, socket.SOCK_STREAM)
+        self._ports += 1
+        for same in self._take(opened.family, opened.getsockname()).values():
+            same.close()
+        return HeldPort([opened])
 
     def take_unix(self, path: str) -> HeldPort | None:
         """The port with the socket at this path that the workers of an earlier process have."""
+        self._ports += 1
         found = self._take(socket.AF_UNIX, path)
         sockets = list(found.values())
         for one in sockets[1:]:
@@ -98,6 +115,7 @@ class Holding:
             for one in sockets:
                 if one.family == family and one.getsockname() == address:
                     found[number] = one
+                    self._taken[number] += 1
                     sockets.remove(one)
                     break
         return found

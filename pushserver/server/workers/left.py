@@ -14,12 +14,14 @@ import socket
 import struct
 from contextlib import suppress
 
-from pushserver.cluster.messages import BadMessage, Frames
-from pushserver.server.workers.control import FromWorker, Here
+from pushserver.cluster.messages import BadMessage, Frames, frame
+from pushserver.server.workers.control import FromWorker, Here, Stop
 from pushserver.server.workers.slot import Left
 
 ANSWER_SECONDS = 2.0
 """A worker that does not answer within this time is killed: it would keep its ports."""
+DISMISS_SECONDS = 4.0
+"""The time in which a worker that is not kept closes its connections."""
 MOST_READS = 100
 _CONTROL = re.compile(r"control-([0-9]{1,3})", re.ASCII)
 _DESCRIPTORS = 253
@@ -38,6 +40,12 @@ def find_left(folder: str) -> dict[int, Left]:
         if match is not None and (one := _ask(os.path.join(folder, name))) is not None:
             found[one.worker] = one
     return found
+
+
+def dismiss(left: Left) -> None:
+    """Let a worker of an earlier main process end; its clients connect again."""
+    with suppress(OSError), left.connection:
+        left.connection.sendall(frame(Stop(DISMISS_SECONDS)))
 
 
 def _ask(path: str) -> Left | None:

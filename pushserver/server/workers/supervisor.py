@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 
 from pushserver.server.workers.control import Configure
+from pushserver.server.workers.left import dismiss
 from pushserver.server.workers.slot import Launch, Left, Slot
 
 KILL_SECONDS = 1.0
@@ -19,7 +20,8 @@ KILL_SECONDS = 1.0
 class Supervisor(Service):
     """The workers of a server: `count` of them, from its start to `end`.
 
-    `left` are the workers of an earlier main process; those of another version are replaced.
+    `left` are the workers of an earlier main process; those that do not listen where this one
+    does, by `fits`, are replaced.
     `config` returns the present settings, as for `Configure`. `adopted` is called when the workers
     of the earlier one are kept.
     """
@@ -32,6 +34,7 @@ class Supervisor(Service):
         reactor: Any,
         monotonic: Callable[[], float],
         left: Mapping[int, Left] | None = None,
+        fits: Callable[[int], bool] = lambda worker: True,
         adopted: Callable[[], None] = lambda: None,
     ):
         self.slots = [
@@ -39,6 +42,7 @@ class Supervisor(Service):
             for number in range(1, count + 1)
         ]
         self._left = dict(left or {})
+        self._fits = fits
         self._adopted = adopted
         self._config = config
         self._reactor = reactor
@@ -51,6 +55,9 @@ class Supervisor(Service):
         super().startService()
         for slot in self.slots:
             left = self._left.pop(slot.number, None)
+            if left is not None and not self._fits(slot.number):
+                dismiss(left)
+                left = None
             if left is None:
                 slot.start()
             else:

@@ -113,6 +113,7 @@ def test_sockets_that_earlier_workers_have_are_used_again() -> None:
         with held(f"127.0.0.1:{address[1]}", 3, holding) as second:
             again = [stack.enter_context(one) for one in sockets_of(second, 3)]
             assert {one.getsockname() for one in again} == {address}
+            assert [holding.fits(number) for number in (1, 2, 3)] == [True, True, False]
             for number in (1, 2):
                 inherited = second.passed_to(number)[0][1][0]
                 assert inherited == left[number].fileno()
@@ -126,6 +127,30 @@ def test_unix_socket_that_earlier_workers_have_is_used_again(tmp_path: Path) -> 
         holding = Holding(MemoryReactorClock(), 2, {1: [one.dup()], 2: [one.dup()]})
         with held(f"unix:{path}", 2, holding), socket.socket(socket.AF_UNIX) as client:
             client.connect(path)
+            assert [holding.fits(number) for number in (1, 2)] == [True, True]
+
+
+def test_worker_that_listens_elsewhere_does_not_fit() -> None:
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            each.bind(("127.0.0.1", 0))
+        left = {1: [], 2: [one.dup(), other.dup()], 3: [other.dup()], 4: [one.dup()]}
+        holding = Holding(MemoryReactorClock(), 4, left)
+        with held(f"127.0.0.1:{one.getsockname()[1]}", 4, holding):
+            assert [holding.fits(number) for number in (1, 2, 3, 4)] == [False, False, False, True]
+            holding.close_left()
+
+
+def test_socket_of_systemd_fits_if_it_is_the_one_that_the_worker_has() -> None:
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        holding = Holding(MemoryReactorClock(), 2, {1: [one.dup()], 2: [other.dup()]})
+        port = holding.adoptStreamPort(one.fileno(), socket.AF_INET, SITE)
+        assert [holding.fits(number) for number in (1, 2)] == [True, False]
+        port.stopListening()
+        holding.close_left()
 
 
 def test_other_sockets_of_earlier_workers_are_closed() -> None:

@@ -15,8 +15,8 @@ from pushserver import __version__
 from pushserver.cluster.messages import frame
 from pushserver.server.workers import left as module
 from pushserver.server.workers.control import Here
-from pushserver.server.workers.crew import dismiss, is_usable
-from pushserver.server.workers.left import find_left
+from pushserver.server.workers.crew import is_usable
+from pushserver.server.workers.left import dismiss, find_left
 
 
 @pytest.fixture
