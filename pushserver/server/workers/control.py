@@ -16,6 +16,11 @@ from msgspec import Struct
 from pushserver.cluster.messages import Message
 from pushserver.config.settings import Config
 
+ALONE_SECONDS = 10.0
+"""The time for which a worker keeps its connections without a main process."""
+SILENT_SECONDS = 30.0
+"""A main process that has sent no ping for this time does not work: it sends one a second."""
+
 
 class Start(Struct, frozen=True):
     """What a worker reads from its standard input, as JSON.

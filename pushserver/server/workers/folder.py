@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Collection, Mapping
@@ -20,6 +21,7 @@ from pushserver.usercode.fork import close_in_forks
 
 RUNTIME_DIRECTORY = "RUNTIME_DIRECTORY"
 """The variable by which systemd names the folder of a service in /run (systemd.exec(5))."""
+LOCK = "lock"
 
 
 class SocketFolder:
@@ -86,7 +88,7 @@ class SocketFolder:
             raise self._failed(f"the folder belongs to the user {status.st_uid}, not to the server")
 
     def _take_lock(self) -> None:
-        lock = open(os.path.join(self.path, "lock"), "ab")  # noqa: SIM115
+        lock = open(os.path.join(self.path, LOCK), "ab")  # noqa: SIM115
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -99,6 +101,23 @@ class SocketFolder:
 
     def _failed(self, problem: str) -> StartFailed:
         return StartFailed(f"the sockets of the workers in {self.path}: {problem}")
+
+
+def remove_unless_lasting(path: str) -> None:
+    """Remove the folder of a main process that was killed, unless another one can find it.
+
+    One that was stopped, as by a debugger, may continue.
+    """
+    if os.path.exists(os.path.join(path, LOCK)):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(Place(path).link)
+        except (ConnectionRefusedError, FileNotFoundError):
+            shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            return
 
 
 def _base(environment: Mapping[str, str]) -> str:

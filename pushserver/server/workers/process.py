@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 MODULE = "pushserver.server.workers.worker"
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that the main process answers, for all. They are blocked until a worker ignores them."""
 _OF_SYSTEMD = ("NOTIFY_", "WATCHDOG_", "LISTEN_")
 """Variables of systemd, which only the main process obeys."""
 
@@ -75,15 +77,19 @@ def spawn(
     with os.fdopen(os.memfd_create("start"), "wb+", buffering=0) as told:
         told.write(start)
         told.seek(0)
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", MODULE, str(worker)],
-            stdin=told,
-            stdout=subprocess.DEVNULL,
-            pass_fds=descriptors,
-            env=_environment(environment),
-            # The signals of a terminal are for the main process.
-            start_new_session=True,
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", MODULE, str(worker)],
+                stdin=told,
+                stdout=subprocess.DEVNULL,
+                pass_fds=descriptors,
+                env=_environment(environment),
+                # The signals of a terminal are for the main process.
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return WorkerProcess(child.pid, reactor, ended, child)
 
 

@@ -27,6 +27,7 @@ from pushserver.server.build import build
 from pushserver.server.logging import escape_output
 from pushserver.server.place import Place
 from pushserver.server.unix_socket import UNIX, UnixEndpoint
+from pushserver.server.workers import control
 from pushserver.server.workers.control import (
     Configure,
     Drain,
@@ -40,16 +41,12 @@ from pushserver.server.workers.control import (
     decode_config,
     decode_start,
 )
+from pushserver.server.workers.folder import remove_unless_lasting
+from pushserver.server.workers.process import IGNORED
 from pushserver.server.workers.worker_log import start_log
 from pushserver.usercode.steady import steady
 
-ALONE_SECONDS = 10.0
-"""The time for which a worker keeps its connections without a main process."""
-SILENT_SECONDS = 30.0
-"""A main process that has sent no ping for this time does not work: it sends one a second."""
 FAILED = 1
-IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that the main process answers, for all."""
 
 
 class Worker:
@@ -67,6 +64,9 @@ class Worker:
         self._link: Link | None = None
         self._waiting: IListeningPort | None = None
         self._alone: IDelayedCall | None = None
+        # The time by the reactor's clock; another main process that fails at its start changes
+        # nothing.
+        self._alone_until: float | None = None
         self._silent: IDelayedCall | None = None
         self._listens = False
         self._is_ending = False
@@ -121,7 +121,7 @@ class Worker:
 
     def _made(self, link: Link) -> None:
         self._link = link
-        self._silent = self._reactor.callLater(SILENT_SECONDS, link.abort)
+        self._silent = self._reactor.callLater(control.SILENT_SECONDS, link.abort)
 
     def _send(self, message: Message) -> None:
         if self._link is not None:
@@ -129,8 +129,9 @@ class Worker:
 
     def _received(self, message: Message) -> None:
         if isinstance(message, Ping):
+            self._alone_until = None
             if self._silent is not None:
-                self._silent.reset(SILENT_SECONDS)
+                self._silent.reset(control.SILENT_SECONDS)
             self._send(Pong())
         elif isinstance(message, Configure):
             self._config = decode_config(message.config)
@@ -150,7 +151,10 @@ class Worker:
         self._silent = None
         if self._is_ending:
             return
-        self._alone = self._reactor.callLater(ALONE_SECONDS, self._left_alone)
+        now = self._reactor.seconds()
+        if self._alone_until is None:
+            self._alone_until = now + control.ALONE_SECONDS
+        self._alone = self._reactor.callLater(max(0.0, self._alone_until - now), self._left_alone)
         endpoint = UnixEndpoint(self._reactor, f"{UNIX}{self._place.control}")
         listening = endpoint.listen(self._factory(self._found))
         listening.addCallbacks(self._waits, self._cannot_wait)
@@ -178,9 +182,10 @@ class Worker:
         self._alone = None
         self._log.warn(
             "there has been no main process for {seconds} seconds: the worker ends",
-            seconds=ALONE_SECONDS,
+            seconds=control.ALONE_SECONDS,
             event_name="worker_alone",
         )
+        remove_unless_lasting(self._place.folder)
         self._end()
 
     def _stop_waiting(self) -> None:
@@ -196,6 +201,7 @@ def main() -> None:
     """Run a worker until it is stopped."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     escape_output()
     try:
         start = decode_start(sys.stdin.buffer.read())
@@ -218,6 +224,12 @@ def main() -> None:
     assert worker.service.uplink is not None, "a worker has a link"
     log.attach(worker.service.uplink, worker.service.levels)
     worker.begin()
+
+    def stop(number: int, interrupted: object) -> None:
+        reactor.callFromThread(end)
+
+    # Twisted's handler, which it installs before, logs a traceback for the second signal.
+    reactor.callWhenRunning(signal.signal, signal.SIGTERM, stop)
     reactor.addSystemEventTrigger("before", "shutdown", worker.service.stopService)
     reactor.run()
     if worker.failed:

@@ -15,6 +15,8 @@ from pushserver import __version__
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.settings import Config
 from pushserver.server.workers.control import (
+    ALONE_SECONDS,
+    SILENT_SECONDS,
     Configure,
     Drain,
     FromWorker,
@@ -27,7 +29,8 @@ from pushserver.server.workers.control import (
     decode_start,
     encode_config,
 )
-from pushserver.server.workers.worker import ALONE_SECONDS, SILENT_SECONDS, Worker
+from pushserver.server.workers.folder import LOCK
+from pushserver.server.workers.worker import Worker
 from tests.unit.fakes.web import Trouble, memory_reactor, set_autobahns_clock
 from tests.unit.server.workers.fakes import Control
 
@@ -176,3 +179,38 @@ def test_main_process_that_sends_no_pings_is_lost(world: World, tmp_path: Path) 
 def test_start_by_another_version_is_refused() -> None:
     with pytest.raises(ValueError, match=r"version '0.0.1'.* restart the server"):
         decode_start(b'{"version": "0.0.1"}')
+
+
+def test_main_process_that_fails_at_its_start_prolongs_nothing(
+    world: World, trouble: Trouble
+) -> None:
+    world.attach()
+    world.lose()
+    for _ in range(2):
+        world.reactor.advance(ALONE_SECONDS / 2 - 1)
+        port: Any = world.worker._waiting
+        control = Control(port.factory.buildProtocol(None), FromWorker)
+        world.reactor.advance(0)
+        control.protocol.connectionLost()
+    world.reactor.advance(1)
+    assert world.ends == 0
+    world.reactor.advance(1)
+    assert world.ends == 1
+    assert len(trouble.take()) == 1
+
+
+@pytest.mark.parametrize("kept", ["", "lasting", "stopped"])
+def test_worker_left_alone_removes_the_folder_of_one_run(
+    world: World, tmp_path: Path, trouble: Trouble, kept: str
+) -> None:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.bind(str(tmp_path / "link"))
+        if kept == "stopped":
+            # The kernel accepts connections to a process that was stopped.
+            link.listen()
+        if kept == "lasting":
+            (tmp_path / LOCK).touch()
+        world.lose()
+        world.reactor.advance(ALONE_SECONDS)
+    assert tmp_path.exists() is bool(kept)
+    assert len(trouble.take()) == 1
