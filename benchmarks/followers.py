@@ -111,6 +111,7 @@ class Follower:
     record: Record = field(default_factory=Record)
     subscribed: asyncio.Event = field(default_factory=asyncio.Event)
     position: str = ""
+    channel: str = CHANNEL
 
     async def follow(self) -> None:
         """Connect again and again, until cancelled."""
@@ -162,7 +163,7 @@ class Follower:
     @property
     def path(self) -> str:
         """The path with the cursor."""
-        return f"/channels/{CHANNEL}?since={self.position or 'now'}"
+        return f"/channels/{self.channel}?since={self.position or 'now'}"
 
 
 class RawWebSocket(Follower):
@@ -196,7 +197,7 @@ class Events(Follower):
     async def read(self, stream: Stream) -> None:
         last = (f"Last-Event-ID: {self.position}",) if self.position else ()
         await stream.ask(
-            request(f"GET /channels/{CHANNEL}", "Accept: text/event-stream", *last),
+            request(f"GET /channels/{self.channel}", "Accept: text/event-stream", *last),
         )
         event: dict[str, str] = {}
         async for line in stream.lines():
@@ -254,17 +255,31 @@ class Centrifuge(Follower):
             for line in text.splitlines():
                 if line == "{}":
                     stream.writer.write(frame(1, b"{}"))
+                    continue
+                found = json.loads(line)
+                if self._must_subscribe(found):
+                    stream.writer.write(frame(1, self._encoded(self._subscribe())))
                 else:
-                    self._take_reply(json.loads(line))
+                    self._take_reply(found)
 
     def _commands(self) -> bytes:
         """The commands that begin a connection."""
-        subscribe: dict[str, Any] = {"channel": CHANNEL}
+        return self._encoded({"id": 1, "connect": {}}, self._subscribe())
+
+    def _subscribe(self) -> Any:
+        """The command that continues from the position."""
+        subscribe: dict[str, Any] = {"channel": self.channel}
         if self.position:
             epoch, _, offset = self.position.partition(":")
             subscribe |= {"recover": True, "epoch": epoch, "offset": int(offset)}
-        commands = {"id": 1, "connect": {}}, {"id": 2, "subscribe": subscribe}
+        return {"id": 2, "subscribe": subscribe}
+
+    def _encoded(self, *commands: Any) -> bytes:
         return "\n".join(map(json.dumps, commands)).encode()
+
+    def _must_subscribe(self, found: Any) -> bool:
+        """Whether the server has ended the subscription, as its state does not suffice."""
+        return bool(found.get("push", {}).get("unsubscribe"))
 
     def _take_reply(self, found: Any) -> None:
         if "error" in found:
@@ -297,18 +312,21 @@ class HttpStream(Centrifuge):
         session: dict[str, str] = {}
         async for line in stream.lines():
             if line == "{}":
-                await self._answer(session)
+                await self._send(session, b"{}")
             elif line:
                 found = json.loads(line)
                 if "connect" in found:
                     session = {key: found["connect"][key] for key in ("session", "node")}
-                self._take_reply(found)
+                if self._must_subscribe(found):
+                    await self._send(session, self._encoded(self._subscribe()))
+                else:
+                    self._take_reply(found)
 
-    async def _answer(self, session: dict[str, str]) -> None:
-        """Answer a ping, by a request of its own."""
+    async def _send(self, session: dict[str, str], commands: bytes) -> None:
+        """Send commands, by a request of its own."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            body = json.dumps({**session, "data": "{}"}).encode()
+            body = json.dumps({**session, "data": commands.decode()}).encode()
             await Stream(reader, writer).ask(request("POST /emulation", body=body))
         finally:
             writer.close()

@@ -241,6 +241,7 @@ BOUNDS = {
     "server.workers.crew.Crew._left": "a worker for each file in the server's own folder",
     "server.workers.holding.HeldPort._sockets": STARTED,
     "server.workers.holding.Holding._left": "those of Crew._left",
+    "server.workers.holding.Holding._taken": "those of Crew._left",
     "server.workers.slot.Left.sockets": "253 (SCM_MAX_FD) in each of 100 reads",
     "server.workers.supervisor.Supervisor._left": "those of Crew._left",
     "server.workers.supervisor.Supervisor._on_ready": STARTED,

@@ -1,0 +1,141 @@
+"""A server with workers, and all processes that belong to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pushserver.server.workers.process import MODULE
+from tests.e2e.conditions import wait_until
+from tests.e2e.server import CHECKOUT, Server, environment
+from tests.processes import lives
+
+MARK = "TEST_OF_WORKERS"
+"""The variable by which the processes of a test are found, whoever their parent is."""
+RUN = "run"
+"""The folder of the test for the sockets between the processes."""
+
+MEMORY = "[sources]\n[defaults]\nhistory_size = 10_000\n[limits]\nrecovery_limit = 10_000\n"
+STORES = {
+    "memory": MEMORY,
+    "batched": f'{MEMORY}[store]\npath = "s.db"\ndurability = "batched"\n',
+    "sync": f'{MEMORY}[store]\npath = "s.db"\ndurability = "sync"\n',
+}
+
+TIMES = """
+import os
+from pushserver.server.workers import control
+
+for name, seconds in (item.split("=") for item in os.environ["TIMES_OF_WORKERS"].split()):
+    assert hasattr(control, name)
+    setattr(control, name, float(seconds))
+"""
+
+
+class Crew:
+    """`pushserver serve` with workers, run in `folder`; it may be stopped and started again."""
+
+    def __init__(
+        self,
+        folder: Path,
+        text: str = "[sources]",
+        *arguments: str,
+        workers: int = 2,
+        lasting: bool = False,
+        times: str = "",
+        serve: bool = True,
+    ):
+        """`text`: its configuration. `lasting`: another main process finds the workers of one that
+        was killed, as under systemd. `times`: other values of constants of `workers.control`, for
+        all processes, such as `ALONE_SECONDS=60`.
+        """
+        (folder / "pushserver.toml").write_text(text)
+        (folder / RUN).mkdir(mode=0o700)
+        self.folder = folder
+        self._mark = uuid.uuid4().hex
+        places = {"RUNTIME_DIRECTORY" if lasting else "TMPDIR": str(folder / RUN)}
+        more = {MARK: self._mark, "TIMES_OF_WORKERS": times, **places}
+        if times:
+            # Python imports it at its start.
+            (folder / "sitecustomize.py").write_text(TIMES)
+            more["PYTHONPATH"] = os.pathsep.join((str(folder), str(CHECKOUT)))
+        # The folder of the user's session would be taken in place of that of temporary files.
+        variables = {n: text for n, text in environment(**more).items() if n != "XDG_RUNTIME_DIR"}
+        self.server = Server(
+            folder,
+            "--workers",
+            str(workers),
+            "--config",
+            str(folder / "pushserver.toml"),
+            *arguments,
+            env=variables,
+            serve=serve,
+        )
+
+    @property
+    def main(self) -> int:
+        """The main process."""
+        return self.server.pid
+
+    @property
+    def log(self) -> str:
+        return self.server.log
+
+    def all(self) -> set[int]:
+        """All processes of this server that run."""
+        found = set()
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with suppress(OSError):
+                if f"{MARK}={self._mark}".encode() in Path("/proc", name, "environ").read_bytes():
+                    found.add(int(name))
+        return {pid for pid in found if lives(pid)}
+
+    def workers(self) -> dict[int, int]:
+        """The processes of the workers that run, by number."""
+        found = {}
+        for pid in self.all():
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if MODULE.encode() in words:
+                    found[int(words[-2])] = pid
+        return found
+
+    def checks(self) -> tuple[int, Any]:
+        """The status of `/health/ready`, and its check of the workers."""
+        answer = self.server.get("health/ready")
+        return answer.status, json.loads(answer.body)["checks"]["workers"]
+
+    def wait_for(self, line: str, times: int = 1) -> None:
+        """Wait until the log has this text so many times."""
+        wait_until(lambda: self.log.count(line) >= times)
+
+    def clean(self) -> None:
+        """End all that is left, without waiting."""
+        self.server.kill()
+        for pid in self.all():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def check_end(self) -> None:
+        """Check that nothing is left: no process, and no file of the sockets."""
+        assert self.all() == set()
+        assert [str(path) for path in (self.folder / RUN).rglob("*") if path.is_socket()] == []
+
+
+def stop_process(pid: int) -> None:
+    """Stop a process, as a debugger does; returns when it no longer runs."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: "T" in state(pid))
+
+
+def state(pid: int) -> str:
+    """The state of a process, such as S, T or Z; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
