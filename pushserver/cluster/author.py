@@ -11,6 +11,7 @@ from pushserver.channels.publication import Publication
 from pushserver.cluster.asks import Asks
 from pushserver.cluster.calls import Calls, Run, Send
 from pushserver.cluster.log_events import event_of
+from pushserver.cluster.measures import Measure, Measures, ProcessLink
 from pushserver.cluster.messages import (
     Acknowledged,
     Answered,
@@ -34,6 +35,7 @@ from pushserver.cluster.messages import (
     Joined,
     Leave,
     Logged,
+    Measured,
     Message,
     Observes,
     Outdated,
@@ -56,11 +58,18 @@ from pushserver.sessions.node import Node
 class Author:
     """Passes each publication of a node to the links that follow its channel, encoded once.
 
-    `events` are those that the application handles, by namespace.
+    `events` are those that the application handles, by namespace. `measures` gets the numbers of
+    the followers.
     """
 
-    def __init__(self, node: Node, events: Iterable[tuple[str, str]] = ()):
+    def __init__(
+        self,
+        node: Node,
+        events: Iterable[tuple[str, str]] = (),
+        measures: Measures | None = None,
+    ):
         self.node = node
+        self.measures = measures or Measures(Measure)
         self.events = frozenset(events)
         self.bounds = SharedBounds(node)
         self._links: dict[str, dict[FollowerLink, None]] = {}
@@ -130,6 +139,7 @@ class FollowerLink:
         self._asks = Asks(author.node, self._peers, send)
         self._bounds = author.bounds.link()
         self._channels: set[str] = set()
+        self._process: ProcessLink | None = None
 
     def received(self, message: FromFollower) -> None:
         """Carry out a message of the follower."""
@@ -170,9 +180,15 @@ class FollowerLink:
             self._calls.answer(message.call, None)
         elif isinstance(message, Failed):
             self._calls.fail(message.call, error_of(message))
+        elif isinstance(message, Measured):
+            if self._process is not None:
+                self._process.told(message.measure)
         elif isinstance(message, Hello):
             self._greet(message.version)
         elif isinstance(message, Attach):
+            self._process = self._author.measures.link(
+                message.process, message.worker, message.again, self._peers.users
+            )
             self._attach(message.points)
 
     def lost(self) -> None:
@@ -180,6 +196,8 @@ class FollowerLink:
         self._calls.lost()
         self._peers.lost()
         self._bounds.remove()
+        if self._process is not None:
+            self._process.lost()
         for channel in tuple(self._channels):
             self._leave(channel)
 

@@ -11,15 +11,17 @@ ever, as the frames have: a later version may only add values behind the first o
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import msgspec
 from msgspec import Struct
 
 from pushserver import errors
 from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
+from pushserver.cluster.measures import Measure
 from pushserver.errors import PushServerError
 from pushserver.hub.follower import Image, Point
 from pushserver.sessions.callbacks import Invitation
@@ -81,9 +83,16 @@ class Hello(Message, frozen=True, tag=0):
 
 
 class Attach(Message, frozen=True, tag=11):
-    """The channels that the follower has; the answer is `Images` of the call 0."""
+    """The channels that the follower has; the answer is `Images` of the call 0.
+
+    `process` is a random id of the process, `worker` its number; `again`: this is not its first
+    link.
+    """
 
     points: list[Point]
+    process: str = ""
+    worker: int = 0
+    again: bool = False
 
 
 class Follow(Message, frozen=True, tag=1):
@@ -229,6 +238,12 @@ class Logged(Message, frozen=True, tag=47):
     text: str
     traceback: str
     fields: dict[str, Plain]
+
+
+class Measured(Message, frozen=True, tag=45):
+    """The numbers of the process, once a second; each message replaces the one before."""
+
+    measure: Measure
 
 
 # --- of the author ---------------------------------------
@@ -405,6 +420,7 @@ FromFollower = (
     | Acknowledged
     | Counted
     | Logged
+    | Measured
 )
 ToPeer = Push | End | Unsubscribe | Invite | Say | Commands | Prolong | Request
 FromAuthor = (
@@ -450,6 +466,12 @@ def error_of(message: Failed) -> PushServerError:
     return error
 
 
+def _counter(kind: Any, value: Any) -> Counter[str]:
+    """The counters with labels, which msgspec takes for a type that it does not know."""
+    assert get_origin(kind) is Counter, f"{kind} in a message"
+    return Counter(msgspec.convert(value, dict[str, int]))
+
+
 class Frames:
     """Splits received bytes into messages of the given types.
 
@@ -457,7 +479,7 @@ class Frames:
     """
 
     def __init__(self, types: Any, most: int):
-        self._decode = msgspec.msgpack.Decoder(types).decode
+        self._decode = msgspec.msgpack.Decoder(types, dec_hook=_counter).decode
         self._most = most
         self._parts: list[bytes] = []
         self._size = 0

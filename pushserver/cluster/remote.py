@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -178,6 +178,10 @@ class RemotePeers:
     def find(self, number: int) -> RemotePeer | None:
         """The peer of this number."""
         return self._peers.get(number)
+
+    def users(self) -> Iterator[str]:
+        """The user of each peer."""
+        return (peer.info.user for peer in self._peers.values())
 
     def gone(self, message: Gone) -> None:
         """Remove a peer, from its channels too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from secrets import token_hex
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -11,6 +12,7 @@ from pushserver import __version__
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.cluster.calls import Calls, Send
 from pushserver.cluster.handlers import RemoteHandlers
+from pushserver.cluster.measures import Measure
 from pushserver.cluster.messages import (
     Answered,
     Attach,
@@ -25,6 +27,7 @@ from pushserver.cluster.messages import (
     Hello,
     Images,
     Leave,
+    Measured,
     Outdated,
     Publish,
     Published,
@@ -48,7 +51,7 @@ class Uplink:
     """The log of another process (`follower.Log`), over a link that may be lost and come back.
 
     `follower` gets the log's changes. `roster` has the peers of this process, and gets the messages
-    to them.
+    to them. `worker` is the number of this process.
     """
 
     follower: Follower
@@ -57,13 +60,18 @@ class Uplink:
     bounds: BoundsLink
     """What this process counts, for the other processes."""
     log: LinkedLog | None = None
+    measure: Callable[[], Measure]
+    """Returns the numbers of this process."""
     outdated: Callable[[str], None]
     """Called with the version of an author that has another one than this process."""
     _log = Logger()
 
-    def __init__(self, calls: Calls, roster: Roster, handlers: RemoteHandlers) -> None:
+    def __init__(self, calls: Calls, roster: Roster, handlers: RemoteHandlers, worker: int) -> None:
         self.calls = calls
         self.outdated = lambda version: None
+        self._process = token_hex(8)
+        self._worker = worker
+        self._was_linked = False
         self._roster = roster
         self._handlers = handlers
         self.attached: Callable[[], None] = lambda: None
@@ -74,12 +82,19 @@ class Uplink:
     def connected(self, send: Send) -> None:
         """There is a link; `send` takes frames and raises nothing."""
         self.calls.connected(send)
+        points, again = self.follower.points(), self._was_linked
+        self._was_linked = True
         self.calls.tell(Hello(__version__))
-        self.calls.tell(Attach(self.follower.points()))
+        self.calls.tell(Attach(points, self._process, self._worker, again))
         self.bounds.connected(send)
         self._roster.announce(self.chan_info)
         if self.log is not None:
             self.log.connected(send)
+        self.tell_measure()
+
+    def tell_measure(self) -> None:
+        """Tell the numbers of this process; a no-op without a link."""
+        self.calls.tell(Measured(self.measure()))
 
     def lost(self) -> None:
         """The link is gone: the calls that wait fail."""

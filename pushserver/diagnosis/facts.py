@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pushserver.diagnosis.recent_refusals import RecentRefusal
 
@@ -54,13 +54,39 @@ class RequestFacts:
     trusted: bool = False
 
 
+State = Literal["starting", "ready", "silent", "waiting", "stopping"]
+"""`silent`: it does not answer. `waiting`: it has ended, and the next one starts after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker, whose process was replaced `restarts` times; without a process the `pid` is 0."""
+
+    number: int
+    pid: int
+    state: State
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """A worker, with the numbers that its process told last; they are 0 until then."""
+
+    number: int
+    pid: int
+    state: str
+    restarts: int
+    connections: int = 0
+    uptime: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """A server at one moment; `time` in Unix seconds, `uptime` in seconds.
 
     `checks`: those of `/health/ready`, each with its problem. `connections`: the open ones;
     `descriptors` and `max_descriptors`: open files of the process, None where the system does not
-    say. `limits`: the settings of `[limits]`.
+    say. `limits`: the settings of `[limits]`. `workers`: none if the server is one process.
     """
 
     time: float
@@ -76,3 +102,4 @@ class Facts:
     refusals: Sequence[RecentRefusal]
     request: RequestFacts
     has_keys: bool = True
+    workers: Sequence[WorkerFacts] = ()

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
 
 from pushserver.protocols.formats import kind_of
 
 MILLISECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 SECONDS = tuple(milliseconds / 1_000 for milliseconds in MILLISECONDS)
-"""The bounds of histograms of times."""
+"""The bounds of histograms."""
+_COUNTS = len(SECONDS) + 1
 
 
-class Histogram:
-    """The number of values up to each bound, and their sum.
+def _no_counts() -> list[int]:
+    return [0] * _COUNTS
 
-    `counts` has one more item than `bounds`: the values above the last bound.
+
+class Histogram(Struct, array_like=True):
+    """The number of values up to each of `SECONDS`, and their sum.
+
+    `counts` has one more item than `SECONDS`: the values above the last bound.
     """
 
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: Sequence[float] = SECONDS):
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
+    counts: Annotated[list[int], Meta(min_length=_COUNTS, max_length=_COUNTS)] = msgspec.field(
+        default_factory=_no_counts
+    )
+    sum: float = 0.0
 
     def observe(self, value: float) -> None:
         """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        self.counts[bisect_left(SECONDS, value)] += 1
         self.sum += value
+
+    def add(self, other: Histogram, sign: int = 1) -> None:
+        """Add the values of another histogram, or with -1 subtract them."""
+        for place, count in enumerate(other.counts):
+            self.counts[place] += sign * count
+        self.sum += sign * other.sum
 
 
 @dataclass(slots=True)
@@ -98,6 +111,21 @@ class Metrics:
     def resumed(self, reason: str) -> None:
         """Count an attempt to resume; an empty reason is a success."""
         self.recoveries[reason or "recovered"] += 1
+
+    def add(self, other: Metrics, sign: int = 1) -> None:
+        """Add the counters of another process, or with -1 subtract an earlier state of them."""
+        for name in self.__slots__:
+            own, value = getattr(self, name), getattr(other, name)
+            if isinstance(own, Histogram):
+                own.add(value, sign)
+            elif isinstance(own, Counter):
+                for label, count in value.items():
+                    own[label] += sign * count
+            elif isinstance(own, dict):
+                for label, histogram in value.items():
+                    own.setdefault(label, Histogram()).add(histogram, sign)
+            else:
+                setattr(self, name, own + sign * value)
 
     def items(self) -> dict[str, float]:
         """Each counter by its name; those with a label as `name.label`. Without histograms."""

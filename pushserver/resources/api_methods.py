@@ -18,6 +18,7 @@ from pushserver.channels.jsontext import MALFORMED
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft, Receipt
+from pushserver.cluster.measures import Measure
 from pushserver.errors import Denied, Invalid, PushServerError, TooMany, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
@@ -203,25 +204,28 @@ class Methods:
         return {"channels": {name: {"num_clients": watched.get(name, 0)} for name in found}}
 
     async def info(self, call: InfoCall) -> object:
-        info = self._info(self._node.hub.channels())
+        info = self._info(self._node.hub.channels(), self._load.measures.whole())
         return {"nodes": [info | {"uptime": int(info["uptime"])}]}
 
     async def top(self, call: InfoCall) -> object:
         watched = self._node.hub.channels()
-        return self._info(watched) | {"time": self._node.clock()} | self._load.answer(watched)
+        whole = self._load.measures.whole()
+        load = self._load.answer(watched, whole)
+        return self._info(watched, whole) | {"time": self._node.clock()} | load
 
-    def _info(self, watched: Mapping[str, int]) -> dict[str, Any]:
+    def _info(self, watched: Mapping[str, int], whole: Measure) -> dict[str, Any]:
         node = self._node
+        users = self._load.measures.users().union(peer.info.user for peer in node.peers)
         return {
             "uid": node.history.epoch,
             "name": "pushserver",
             "version": node.version,
-            "num_clients": len(node.peers),
-            "num_users": len({peer.info.user for peer in node.peers}),
+            "num_clients": whole.clients,
+            "num_users": len(users),
             "num_subs": sum(watched.values()),
             "num_channels": len(watched),
             "uptime": round(node.monotonic() - self._started, 3),
-            "metrics": {"interval": 0.0, "items": node.metrics.items()},
+            "metrics": {"interval": 0.0, "items": whole.metrics.items()},
             "sources": self._sources(),
         }
 

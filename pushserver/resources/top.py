@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from typing import Any
 
 from pushserver.channels.history import History
-from pushserver.hub.metrics import open_by_kind
+from pushserver.cluster.measures import Measure, Measures, SlowReader
+from pushserver.hub.metrics import Metrics, open_by_kind
 from pushserver.protocols.formats import kind_of
 from pushserver.sessions.node import Node
 from pushserver.transports.unsent import Unsent, Waiting
@@ -26,27 +26,27 @@ class Load:
     All of it is computed for a request: nothing is counted for it when publications are delivered.
     """
 
-    def __init__(self, node: Node, unsent: Unsent):
+    def __init__(self, node: Node, unsent: Unsent, measures: Measures):
+        self.measures = measures
         self._node = node
         self._unsent = unsent
 
-    def answer(self, watched: Mapping[str, int]) -> dict[str, object]:
-        """The load; `watched` has the number of subscribers of each channel that has any."""
-        unsent = self._unsent
-        return {
-            "connections": self._connections(),
-            "channels": self._channels(watched),
-            "unsent": {"clients": len(unsent), "bytes": unsent.bytes, "most": unsent.most},
-            "readers": [self._reader(backlog) for backlog in unsent.largest(MOST)],
-        }
+    def answer(self, watched: Mapping[str, int], whole: Measure) -> dict[str, object]:
+        """The load; `watched` has the number of subscribers of each channel that has any.
 
-    def _connections(self) -> list[dict[str, object]]:
-        kinds = open_by_kind(self._node.metrics)
-        return [
-            {"transport": transport, "protocol": protocol, "count": count}
-            for (transport, protocol), count in sorted(kinds.items())
-            if count
-        ]
+        `whole`: the sums of all processes.
+        """
+        unread = {
+            "clients": whole.unread_by,
+            "bytes": whole.unsent_bytes,
+            "most": self._unsent.most,
+        }
+        return {
+            "connections": _connections(whole.metrics),
+            "channels": self._channels(watched),
+            "unsent": unread,
+            "readers": heapq.nlargest(MOST, whole.readers, key=lambda reader: reader.bytes),
+        }
 
     def _channels(self, watched: Mapping[str, int]) -> list[dict[str, object]]:
         """The MOST channels with most subscribers, and the MOST with most publications lately."""
@@ -63,23 +63,35 @@ class Load:
             for name in names
         ]
 
-    def _reader(self, backlog: Waiting) -> dict[str, Any]:
-        """`seconds`: since when the peer makes no progress; null if its bytes are on the way, or
-        if it polls."""
-        owner = backlog.owner
-        transport, protocol = kind_of(owner.format.name)
-        conversation = owner.conversation
-        outlet = None if conversation is None else conversation.outlet
-        since = None if outlet is None else outlet.blocked_at
-        return {
-            "address": owner.peer,
-            "transport": transport,
-            "protocol": protocol,
-            "client": "" if conversation is None else conversation.info.client,
-            "user": "" if conversation is None else conversation.info.user,
-            "bytes": backlog.bytes,
-            "seconds": None if since is None else round(self._node.monotonic() - since, 3),
-        }
+
+def _connections(metrics: Metrics) -> list[dict[str, object]]:
+    return [
+        {"transport": transport, "protocol": protocol, "count": count}
+        for (transport, protocol), count in sorted(open_by_kind(metrics).items())
+        if count
+    ]
+
+
+def slow_readers(node: Node, unsent: Unsent) -> list[SlowReader]:
+    """The MOST peers of this process that leave most bytes unread."""
+    return [_slow_reader(backlog, node.monotonic()) for backlog in unsent.largest(MOST)]
+
+
+def _slow_reader(backlog: Waiting, now: float) -> SlowReader:
+    owner = backlog.owner
+    transport, protocol = kind_of(owner.format.name)
+    conversation = owner.conversation
+    outlet = None if conversation is None else conversation.outlet
+    since = None if outlet is None else outlet.blocked_at
+    return SlowReader(
+        owner.peer,
+        transport,
+        protocol,
+        "" if conversation is None else conversation.info.client,
+        "" if conversation is None else conversation.info.user,
+        backlog.bytes,
+        None if since is None else round(now - since, 3),
+    )
 
 
 def busiest(history: History, now: float) -> list[str]:

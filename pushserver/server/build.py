@@ -23,6 +23,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys as IdempotencyKeys
 from pushserver.channels.room import Room
 from pushserver.cluster.author import Author
+from pushserver.cluster.measures import Measures
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, SocketIO, Types
 from pushserver.errors import StartFailed
@@ -39,6 +40,7 @@ from pushserver.server.inside import Relays, inner_port
 from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.live import Live, lasting
 from pushserver.server.logging import connection_log, report, run
+from pushserver.server.meter import Meter, Reports
 from pushserver.server.place import Place
 from pushserver.server.pulse import Pulse
 from pushserver.server.readiness import Readiness
@@ -99,8 +101,9 @@ def build(
     limits, auth = config.limits, config.auth
     room = Room(limits.history_total_bytes, limits.channels, lasting(config, app))
     history = History(config.channel_options(), room=room)
-    is_worker = place is not None and place.is_worker
-    following = make_follower_parts(history, monotonic, run) if is_worker else None
+    following = None
+    if place is not None and place.is_worker:
+        following = make_follower_parts(history, monotonic, run, place.worker)
     broker: MemoryBroker | Follower
     storage: Storage | None
     if following is None:
@@ -144,12 +147,15 @@ def build(
         peers.refusals.write_command,
         *(() if following is None else (following.roster, following.make_presence)),
     )
+    pulse = Pulse(monotonic)
+    meter = Meter(node, peers.unread.unsent, pulse)
+    measures = Measures(meter.measure)
     if following is not None:
-        following.attach(node)
+        following.attach(node, meter.measure)
     memory = SourceMemory() if storage is None else storage.memory
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
-    readiness, pulse = Readiness(storage), Pulse(monotonic)
-    collector = ServerCollector(node, peers.unread.unsent, pulse, storage, threads, gateway)
+    readiness = Readiness(storage)
+    collector = ServerCollector(node, measures, storage, threads, gateway)
     relays = None
     if place is not None and place.is_worker:
         relays = Relays(place, reactor, monotonic, is_own, limits.connections)
@@ -165,15 +171,16 @@ def build(
         is_own,
         debug,
         readiness,
+        measures,
         collector,
-        ServerFacts(node, peers, readiness, storage),
+        ServerFacts(node, peers, readiness, storage, measures),
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
         Pages(),
         shortcuts,
         beside,
         gateway,
-        not is_worker,
+        following is None,
         relays,
     )
     front = make_front(config, base)
@@ -225,14 +232,16 @@ def build(
     )
     if following is not None and place is not None:
         uplink = UplinkService(following.uplink, place.link, reactor, node.hub.has_room, shortcuts)
-        uplink.setServiceParent(service)
+        service.add_link(uplink)
+        service.add_link(Reports(following.uplink.tell_measure, reactor))
     elif place is not None:
-        author = Author(node, () if app is None else app.handlers.keys)
-        service.author_port = AuthorPort(author, place.link, reactor, run, shortcuts)
-        service.author_port.setServiceParent(service)
+        author = Author(node, () if app is None else app.handlers.keys, measures)
+        service.add_link(AuthorPort(author, place.link, reactor, run, shortcuts))
+    service.measures = measures
+    measures.states = service.worker_states
     collector.sources = lambda: service.sources.statuses
     service.live = Live(base, broker, site, run_by, service, front, metrics_site)
-    if not is_worker:
+    if following is None:
         for text in config.server.listen:
             service.ports.listen(text)
     if metrics_site is not None:

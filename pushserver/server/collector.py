@@ -10,6 +10,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import get_args
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -22,12 +23,12 @@ from prometheus_client.utils import floatToGoString
 
 import twisted
 from pushserver import __version__
-from pushserver.hub.metrics import Histogram, by_kind, open_by_kind
-from pushserver.server.pulse import Pulse
+from pushserver.cluster.measures import Measure, Measures
+from pushserver.diagnosis.facts import State
+from pushserver.hub.metrics import SECONDS, Histogram, Metrics, by_kind, open_by_kind
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.runner import STATES, Status
 from pushserver.store.service import Storage
-from pushserver.transports.unsent import Unsent
 from pushserver.usercode.thread_pool import Pool, ThreadPool
 from pushserver.wsgi.gateway import Gateway
 
@@ -35,37 +36,41 @@ Values = Mapping[tuple[str, ...], float]
 
 
 class ServerCollector:
-    """The metrics of a server; `sources` returns the status of each source."""
+    """The metrics of a server; `sources` returns the status of each source.
+
+    `measures`: the numbers of its processes.
+    """
 
     def __init__(
         self,
         node: Node,
-        unsent: Unsent,
-        pulse: Pulse,
+        measures: Measures,
         storage: Storage | None,
         threads: Pool | None,
         gateway: Gateway | None = None,
     ):
         self.sources: Callable[[], Sequence[Status]] = list
         self._node = node
-        self._unsent = unsent
-        self._pulse = pulse
+        self._measures = measures
         self._storage = storage
         self._threads = threads
         self._gateway = gateway
 
     def collect(self) -> Iterator[Metric]:
         """The present values."""
-        yield from self._peers()
-        yield from self._publications()
+        whole = self._measures.whole()
+        yield from self._peers(whole)
+        yield from self._publications(whole.metrics)
         if self._storage is not None:
             yield from self._store(self._storage)
         yield from self._sources(self.sources())
         yield from self._handlers()
-        yield from self._process()
+        yield from self._process(whole)
+        if self._measures.has_workers:
+            yield from _workers(self._measures)
 
-    def _peers(self) -> Iterator[Metric]:
-        metrics = self._node.metrics
+    def _peers(self, whole: Measure) -> Iterator[Metric]:
+        metrics = whole.metrics
         labels = "transport", "protocol"
         opened, present = by_kind(metrics.opened), open_by_kind(metrics)
         yield _gauge("connections", "Open connections and waiting long polls.", present, labels)
@@ -93,10 +98,10 @@ class ServerCollector:
             _labelled(metrics.denied),
             ("code",),
         )
-        yield _gauge("unsent_bytes", "Bytes that peers have not read.", self._unsent.bytes)
+        yield _gauge("unsent_bytes", "Bytes that peers have not read.", whole.unsent_bytes)
 
-    def _publications(self) -> Iterator[Metric]:
-        metrics, room = self._node.metrics, self._node.history.room
+    def _publications(self, metrics: Metrics) -> Iterator[Metric]:
+        room = self._node.history.room
         yield _counter("publications", "Accepted publications.", metrics.publications)
         yield _counter(
             "duplicates", "Publications found by their idempotency key.", metrics.duplicates
@@ -195,14 +200,13 @@ class ServerCollector:
             text = "Requests to the WSGI application that wait for a thread."
             yield _gauge("wsgi_requests_waiting", text, counts.waiting)
 
-    def _process(self) -> Iterator[Metric]:
-        pulse = self._pulse
-        yield _histogram("reactor_lag_seconds", "How late a timer of the reactor is.", pulse.lag)
-        if pulse.turns is not None:
+    def _process(self, whole: Measure) -> Iterator[Metric]:
+        yield _histogram("reactor_lag_seconds", "How late a timer of the reactor is.", whole.lag)
+        if whole.longest_turn is not None:
             yield _gauge(
                 "reactor_longest_turn_seconds",
                 "The longest turn of the reactor in the last minute.",
-                pulse.turns.seconds,
+                whole.longest_turn,
             )
         versions = {
             "version": __version__,
@@ -210,6 +214,34 @@ class ServerCollector:
             "twisted": twisted.__version__,
         }
         yield InfoMetricFamily(_PREFIX + "build", "Versions of the server.", versions)
+
+
+def _workers(measures: Measures) -> Iterator[Metric]:
+    """The numbers of each process; 0 is the main process."""
+    workers, by = measures.states(), ("worker",)
+    states = Counter(worker.state for worker in workers)
+    by_state: Values = {(state,): states[state] for state in get_args(State)}
+    yield _gauge("workers", "Workers by state.", by_state, ("state",))
+    restarts: Values = {(str(worker.number),): worker.restarts for worker in workers}
+    yield _counter("worker_restarts", "Replaced processes of each worker.", restarts, by)
+    processes = {(str(number),): each for number, each in measures.by_worker().items()}
+    clients: Values = {label: each.clients for label, each in processes.items()}
+    yield _gauge("worker_connections", "Its open connections and waiting polls.", clients, by)
+    delivered: Values = {label: each.metrics.deliveries for label, each in processes.items()}
+    yield _counter("worker_deliveries", "Its publications to one subscriber.", delivered, by)
+    unsent: Values = {label: each.unsent_bytes for label, each in processes.items()}
+    yield _gauge("worker_unsent_bytes", "Bytes that its peers have not read.", unsent, by)
+    cpu: Values = {label: each.cpu_seconds for label, each in processes.items()}
+    yield _counter("worker_cpu_seconds", "The time of the processor that it took.", cpu, by)
+    resident: Values = {label: each.resident_bytes for label, each in processes.items()}
+    yield _gauge("worker_resident_bytes", "Its memory.", resident, by)
+    turns: Values = {
+        label: each.longest_turn
+        for label, each in processes.items()
+        if each.longest_turn is not None
+    }
+    text = "Its longest turn of the reactor in the last minute."
+    yield _gauge("worker_longest_turn_seconds", text, turns, by)
 
 
 _PREFIX = "pushserver_"
@@ -248,5 +280,5 @@ def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFam
 
 def _buckets(histogram: Histogram) -> list[tuple[str, int]]:
     """The bounds and the number of values up to each, the last one without a bound."""
-    bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
+    bounds = [*map(floatToGoString, SECONDS), "+Inf"]
     return list(zip(bounds, accumulate(histogram.counts), strict=True))

@@ -14,8 +14,9 @@ from twisted.web.server import Request
 import twisted
 from pushserver import __version__
 from pushserver.auth.proxies import Trust
+from pushserver.cluster.measures import Measure, Measures
 from pushserver.config.settings import Config
-from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts
+from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts, WorkerFacts
 from pushserver.server.bounds import PeerBounds
 from pushserver.server.readiness import Readiness
 from pushserver.sessions.node import Node
@@ -39,12 +40,18 @@ class ServerFacts:
     """The facts about one server."""
 
     def __init__(
-        self, node: Node, peers: PeerBounds, readiness: Readiness, storage: Storage | None
+        self,
+        node: Node,
+        peers: PeerBounds,
+        readiness: Readiness,
+        storage: Storage | None,
+        measures: Measures,
     ):
         self._node = node
         self._peers = peers
         self._readiness = readiness
         self._storage = storage
+        self._measures = measures
         self._started = node.monotonic()
 
     def of(
@@ -66,7 +73,22 @@ class ServerFacts:
             self._peers.refusals.recent.newest_first(),
             request_facts(request, trust),
             bool(auth.api_keys or auth.keys),
+            self._workers(),
         )
+
+    def _workers(self) -> list[WorkerFacts]:
+        measures, none = self._measures.by_worker(), Measure()
+        return [
+            WorkerFacts(
+                worker.number,
+                worker.pid,
+                worker.state,
+                worker.restarts,
+                measures.get(worker.number, none).clients,
+                round(measures.get(worker.number, none).uptime, 3),
+            )
+            for worker in self._measures.states()
+        ]
 
     def _store(self, path: str) -> StoreFacts | None:
         store = self._storage

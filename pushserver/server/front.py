@@ -14,6 +14,7 @@ from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.keys import Keys
 from pushserver.auth.proxies import Proxies, Trust
 from pushserver.auth.tokens import Verifier
+from pushserver.cluster.measures import Measures
 from pushserver.config.keys import make_keys
 from pushserver.config.secret_files import MAX_SECRET_BYTES, read_file
 from pushserver.config.settings import Config, Server, Source, Types
@@ -67,6 +68,7 @@ class Base:
     is_own: IsOwn
     debug: bool
     readiness: Readiness
+    measures: Measures
     collector: ServerCollector
     facts: ServerFacts
     turns: Turns
@@ -174,7 +176,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
             base.pollings,
             runners,
             status,
-            Load(node, peers.unread.unsent),
+            Load(node, peers.unread.unsent, base.measures),
             server,
             pages_of_user,
             monitoring,

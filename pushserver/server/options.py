@@ -150,7 +150,8 @@ def make_service(
     `handlers`: those of the signals of this process, one of which reloads the configuration.
     """
     service = make(options, os.environ, reactor, app)
-    Watchdog(service.node, service.ports.closed, reactor, os.environ).setServiceParent(service)
+    watchdog = Watchdog(service.node, service.measures, service.ports.closed, reactor, os.environ)
+    watchdog.setServiceParent(service)
     if handlers is not None:
         handlers.reload = service.live.request
     if watched is not None:

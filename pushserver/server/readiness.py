@@ -13,6 +13,8 @@ class Readiness:
     def __init__(self, storage: Storage | None):
         self.closed_ports: Callable[[], int] = lambda: 0
         """Returns the number of ports that do not listen."""
+        self.workers: Callable[[], str] = lambda: ""
+        """Returns the problem of the workers, if there is one."""
         self.started = False
         """Whether the `start` handler of the application has returned."""
         self.stopping = False
@@ -27,6 +29,7 @@ class Readiness:
             "ports": f"{ports} of the ports do not listen" if ports else "",
             "stop": "the server is stopping" if self.stopping else "",
             "store": self._store(),
+            "workers": self.workers(),
         }
 
     def _store(self) -> str:

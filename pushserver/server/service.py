@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -24,8 +24,10 @@ from twisted.web.resource import Resource
 
 from pushserver import __version__
 from pushserver.app.service import AppService
+from pushserver.cluster.measures import Measures
 from pushserver.cluster.uplink import Uplink
 from pushserver.config.settings import Log
+from pushserver.diagnosis.facts import WorkerState
 from pushserver.server.epoll_limit import bound
 from pushserver.server.gc_policy import Collector
 from pushserver.server.inside import Relays
@@ -57,6 +59,12 @@ ABORT_SECONDS = 1.0
 class Workers(Protocol):
     """The workers of a server, as its service uses them."""
 
+    def states(self) -> Sequence[WorkerState]:
+        """The state of each."""
+
+    def problem(self) -> str:
+        """The problem of the workers, without details; empty if all are ready."""
+
     def when_ready(self, call: Callable[[], None]) -> None:
         """Call when all accept connections."""
 
@@ -83,7 +91,9 @@ class PushService(MultiService):
     _log = Logger()
 
     live: Live
-    """The configuration, which a reload replaces; `server.build` sets it."""
+    """The configuration, which a reload replaces; `server.build` sets it, and the next one."""
+    measures: Measures
+    """The numbers of all processes of the server."""
 
     def __init__(
         self,
@@ -112,12 +122,12 @@ class PushService(MultiService):
         """The processes that hold the connections, if it is not this one."""
         self.folder: Folder | None = None
         """That of the sockets between the processes, with the port for links of the workers."""
-        self.author_port: Service | None = None
         self.gateway = gateway
         self._readiness = readiness or Readiness(storage)
         self._pulse = pulse or Pulse(node.monotonic)
         self.ports = Ports(reactor, site, wrap, holding)
         self._readiness.closed_ports = self.ports.count_closed
+        self._readiness.workers = lambda: "" if self.workers is None else self.workers.problem()
         self.node = node
         self._site = site
         self._reactor = reactor
@@ -148,6 +158,7 @@ class PushService(MultiService):
         """The log of twistd, if it is another than twistd's own."""
         self._collector = Collector(node.peers.__len__)
         self._room_log = RoomLog(node)
+        self._links: list[Service] = []
         self._clocks = [
             (self._clock(self._wake_peers), 1.0),
             (self._clock(self._pulse.tick), INTERVAL),
@@ -159,6 +170,15 @@ class PushService(MultiService):
         if self.observer is not None and isinstance(parent, Componentized):
             # twistd begins to log when it has the application.
             parent.setComponent(ILogObserver, self.observer)
+
+    def worker_states(self) -> Sequence[WorkerState]:
+        """The state of each worker, if there are some."""
+        return () if self.workers is None else self.workers.states()
+
+    def add_link(self, service: Service) -> None:
+        """Run a service of the links between processes until all connections have ended."""
+        service.setServiceParent(self)
+        self._links.append(service)
 
     def keep_updated(self, keys: Service | None) -> None:
         """Run the service with the keys of tokens in place of the present one, if any."""
@@ -228,6 +248,7 @@ class PushService(MultiService):
             self._finish_requests,
             self._stop_publishing,
             self._close_connections,
+            self._stop_links,
             self._stop_clocks,
             self._end_app,
             self._close_store,
@@ -273,8 +294,11 @@ class PushService(MultiService):
         if self.inner is not None:
             await self.inner.stopService()
         await self._drained()
-        if self.author_port is not None:
-            await maybeDeferred(self.author_port.stopService)
+
+    async def _stop_links(self) -> None:
+        """End the links between processes; the application learns of clients that are left."""
+        for service in reversed(self._links):
+            await maybeDeferred(service.stopService)
 
     async def _stop_clocks(self) -> None:
         for clock, _ in self._clocks:

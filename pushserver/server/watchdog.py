@@ -16,6 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from pushserver.cluster.measures import Measure, Measures
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
 from pushserver.usercode.reactor import Reactor
@@ -44,6 +45,7 @@ class Watchdog(Service):
 
     Each time, all ports must accept connections (`closed_port` names one that does not), and a
     publication must pass the fan-out. The store is not a part: a restart does not mend a disk.
+    The status has the sums of `measures`.
     No-op without NOTIFY_SOCKET in the `environment`, which is read at the start, in the daemon.
     """
 
@@ -52,11 +54,13 @@ class Watchdog(Service):
     def __init__(
         self,
         node: Node,
+        measures: Measures,
         closed_port: Callable[[], str],
         reactor: Reactor,
         environment: Mapping[str, str],
     ):
         self._node = node
+        self._measures = measures
         self._closed_port = closed_port
         self._environment = environment
         self._probe = node.hub.probe()
@@ -78,7 +82,7 @@ class Watchdog(Service):
             if seconds:
                 interval = max(SHORTEST, min(interval, seconds / 3))
                 _show_stacks()
-        self._counts = self._count()
+        self._counts = self._count(self._measures.whole())
         self._loop.start(interval, now=False)
 
     def stopService(self) -> None:
@@ -117,19 +121,20 @@ class Watchdog(Service):
         notify(state, self._environment)
 
     def _status(self) -> str:
-        before, self._counts = self._counts, self._count()
+        whole = self._measures.whole()
+        before, self._counts = self._counts, self._count(whole)
         seconds, published, delivered = (
             now - then for now, then in zip(self._counts, before, strict=True)
         )
         text = (
-            f"connections: {len(self._node.peers):,}, "
+            f"connections: {whole.clients:,}, "
             f"publications: {published / max(seconds, SHORTEST):,.1f}/s, "
             f"deliveries: {delivered / max(seconds, SHORTEST):,.1f}/s"
         )
         return f"{self._problem}; {text}" if self._problem else text
 
-    def _count(self) -> tuple[float, int, int]:
-        metrics = self._node.metrics
+    def _count(self, whole: Measure) -> tuple[float, int, int]:
+        metrics = whole.metrics
         return self._node.monotonic(), metrics.publications, metrics.deliveries
 
 

@@ -20,10 +20,12 @@ from pushserver import PushServer
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
 from pushserver.cluster.author import Author
+from pushserver.cluster.measures import Measure, Measures
 from pushserver.errors import StartFailed
 from pushserver.server.jwks import PublishedKeys, Schedule
 from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.listener import Listener
+from pushserver.server.meter import Reports
 from pushserver.server.ports import Ports
 from pushserver.server.reloading import Reloader, Retrier, Watched
 from pushserver.server.service import PushService
@@ -184,7 +186,9 @@ def published_keys() -> tuple[Service, End]:
 
 def watchdog() -> tuple[Service, End]:
     environment = {"NOTIFY_SOCKET": "@nowhere"}
-    return Watchdog(make_node(), lambda: "", cast(Any, Clock()), environment), nothing
+    return Watchdog(
+        make_node(), Measures(Measure), lambda: "", cast(Any, Clock()), environment
+    ), nothing
 
 
 def author_port() -> tuple[Service, End]:
@@ -203,6 +207,10 @@ def supervisor() -> tuple[Service, End]:
     return workers, lambda: None
 
 
+def reports() -> tuple[Service, End]:
+    return Reports(nothing, cast(Any, Clock())), nothing
+
+
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     Listener: listener,
     Ports: ports,
@@ -217,8 +225,18 @@ MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     AuthorPort: author_port,
     UplinkService: uplink_service,
     Supervisor: supervisor,
+    Reports: reports,
 }
-AT_ONCE = (Reloader, Retrier, PublishedKeys, Watchdog, AuthorPort, UplinkService, Supervisor)
+AT_ONCE = (
+    Reloader,
+    Retrier,
+    PublishedKeys,
+    Watchdog,
+    AuthorPort,
+    UplinkService,
+    Supervisor,
+    Reports,
+)
 SLOW = [service for service in MAKERS if service not in AT_ONCE]
 
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from pushserver.cluster.link import Link
 from pushserver.cluster.messages import Message, frame
+from pushserver.diagnosis.facts import State, WorkerState
 from pushserver.server.workers.control import Drain, FromWorker, Ping, Pong, Ready, Stop
 from pushserver.server.workers.process import WorkerProcess
 
@@ -29,9 +30,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 
 Launch = Callable[[int, int, Callable[[str], None]], WorkerProcess]
 """Starts the worker of a number, with the descriptor of its control connection; raises OSError."""
-
-State = Literal["starting", "ready", "silent", "waiting", "stopping"]
-"""`silent`: it does not answer. `waiting`: it has ended, and the next one starts after a pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +102,11 @@ class Slot:
         self.since = self._monotonic()
         self.state = "ready"
         self._use(process, left.connection)
+
+    def facts(self) -> WorkerState:
+        """Its present state."""
+        pid = 0 if self.process is None else self.process.pid
+        return WorkerState(self.number, pid, self.state, self.restarts)
 
     def send(self, message: Message) -> None:
         """Send a message if there is a worker."""

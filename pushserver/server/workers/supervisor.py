@@ -9,6 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 
+from pushserver.diagnosis.facts import WorkerState
 from pushserver.server.workers.control import Configure
 from pushserver.server.workers.left import dismiss
 from pushserver.server.workers.slot import Launch, Left, Slot
@@ -82,6 +83,10 @@ class Supervisor(Service):
         """The problem of the workers, without details; empty if all are ready."""
         missing = sum(slot.state != "ready" for slot in self.slots)
         return f"{missing} of {len(self.slots)} workers are not ready" if missing else ""
+
+    def states(self) -> list[WorkerState]:
+        """The state of each worker."""
+        return [slot.facts() for slot in self.slots]
 
     def drain(self) -> None:
         """Let the workers accept no more connections."""

@@ -14,11 +14,15 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.room import Room
 from pushserver.cluster.author import Author, FollowerLink
+from pushserver.cluster.measures import Measures
 from pushserver.cluster.messages import Frames, FromAuthor, FromFollower
 from pushserver.cluster.uplink import Uplink
 from pushserver.hub.broker import Broker
 from pushserver.server.follower_parts import make_follower_parts
+from pushserver.server.meter import Meter
+from pushserver.server.pulse import Pulse
 from pushserver.sessions.callbacks import Handlers
+from pushserver.transports.unsent import Unsent
 from tests.unit.fakes.tools import Client, Time, make_node
 
 MOST = 2**24
@@ -74,9 +78,11 @@ class Link:
 class Edge:
     """A process that follows the log: its node, and its link if there is one."""
 
-    def __init__(self, options: ChannelOptions, time: Time, room: Room | None = None):
+    def __init__(
+        self, options: ChannelOptions, time: Time, room: Room | None = None, worker: int = 1
+    ):
         history = History(lambda name: options, "none", room=room)
-        parts = make_follower_parts(history, time.seconds, run)
+        parts = make_follower_parts(history, time.seconds, run, worker)
         self.uplink = parts.uplink
         self.node = make_node(
             time=time,
@@ -86,7 +92,8 @@ class Edge:
             sessions=parts.roster,
             make_presence=parts.make_presence,
         )
-        parts.attach(self.node)
+        self.meter = Meter(self.node, Unsent(), Pulse(time.seconds))
+        parts.attach(self.node, self.meter.measure)
         self.link: Link | None = None
 
     def connect(self, author: Author) -> None:
@@ -118,7 +125,7 @@ class Cluster:
         self.time = time
         self.handlers = handlers
         self.events = events
-        self.edges = [Edge(options, time) for _ in range(edges)]
+        self.edges = [Edge(options, time, worker=n) for n in range(1, edges + 1)]
         self.restart(broker)
         for edge in self.edges:
             edge.connect(self.author)
@@ -129,7 +136,9 @@ class Cluster:
         for edge in self.edges:
             edge.cut()
         self.node = make_node(time=self.time, broker=broker, run=run, handlers=self.handlers)
-        self.author = Author(self.node, self.events)
+        meter = Meter(self.node, Unsent(), Pulse(self.time.seconds))
+        self.measures = Measures(meter.measure)
+        self.author = Author(self.node, self.events, self.measures)
 
     def settle(self) -> None:
         """Let everything arrive that is under way, and deliver it."""

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from pushserver.config.settings import Config
 from pushserver.server.embedding import PushServer
 from pushserver.server.links import AuthorPort, UplinkService
+from pushserver.server.meter import Reports
 from pushserver.server.place import MAIN, Place
 from tests.unit.fakes.cluster import Wire
 from tests.unit.fakes.web import Line, Response, Server
@@ -53,6 +54,8 @@ class Processes:
             Path(place.http(number)).touch()
             (uplink,) = [s for s in worker.service if isinstance(s, UplinkService)]
             uplink.startService()
+            (reports,) = [s for s in worker.service if isinstance(s, Reports)]
+            reports.startService()
             wire = Wire(self.clock)
             self._dialled = len(self.clock.unixClients)
             wire.connect(place.link)

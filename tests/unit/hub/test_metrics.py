@@ -42,11 +42,45 @@ def test_items_have_a_name_for_each_counter_and_each_label() -> None:
 
 
 def test_histogram_counts_each_value_up_to_the_first_bound_that_holds_it() -> None:
-    histogram = Histogram((1.0, 2.0))
-    for value in (0.0, 1.0, 1.5, 2.0, 2.1, 1e9):
+    histogram = Histogram()
+    for value in (0.0, 0.0001, 0.0002, 10.0, 10.1, 1e9):
         histogram.observe(value)
-    assert histogram.counts == [2, 2, 2]
-    assert histogram.sum == 0.0 + 1.0 + 1.5 + 2.0 + 2.1 + 1e9
+    assert histogram.counts == [2, 1, *[0] * 13, 1, 2]
+    assert histogram.sum == 0.0 + 0.0001 + 0.0002 + 10.0 + 10.1 + 1e9
+
+
+def some_metrics() -> Metrics:
+    metrics = Metrics(publications=3, handler_seconds={"job": Histogram()})
+    metrics.opened["sse"] += 2
+    metrics.committed(1, 0.5)
+    metrics.handled("job", 0.25)
+    return metrics
+
+
+def test_sum_of_two_processes_has_all_counters_of_both() -> None:
+    total = some_metrics()
+    total.add(some_metrics())
+    other = Metrics(publications=1)
+    other.handled("else", 0.25)
+    total.add(other)
+    assert (total.publications, total.opened, total.store_seconds) == (7, {"sse": 4}, 1.0)
+    assert sum(total.commit_seconds.counts) == 2
+    assert {n: (sum(h.counts), h.sum) for n, h in total.handler_seconds.items()} == {
+        "job": (2, 0.5),
+        "else": (1, 0.25),
+    }
+    total.add(other, -1)
+    total.add(some_metrics(), -1)
+    assert total.opened == some_metrics().opened
+    assert total.commit_seconds == some_metrics().commit_seconds
+
+
+def test_sum_does_not_change_with_its_parts() -> None:
+    part, total = some_metrics(), Metrics()
+    total.add(part)
+    part.handled("job", 1.0)
+    part.opened["sse"] += 1
+    assert (sum(total.handler_seconds["job"].counts), total.opened["sse"]) == (1, 2)
 
 
 def test_histograms_have_ascending_bounds() -> None:

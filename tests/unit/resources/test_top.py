@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from pushserver.channels.channel import ChannelOptions
+from pushserver.cluster.measures import Measure, SlowReader
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.protocols.engineio import SEPARATOR
@@ -195,3 +196,18 @@ def test_a_program_of_another_user_needs_a_key() -> None:
     assert server.get("/api/info", "POST", b"{}").status == 200
     assert server.get("/api/top", "POST", b"{}").status == 401
     assert server.get("/api/top", "POST", b"{}", x_api_key="s3cret").status == 200
+
+
+def test_slow_readers_are_those_of_all_processes_with_most_bytes() -> None:
+    server = Server()
+    for worker in (1, 2):
+        slow = [
+            SlowReader("192.0.2.1", "sse", "plain", f"{worker}", "", n, None) for n in range(MOST)
+        ]
+        link = server.service.measures.link(f"p{worker}", worker, False, tuple)
+        link.told(Measure(unread_by=MOST, unsent_bytes=500, readers=slow))
+    content = top(server)
+    assert [row["bytes"] for row in content["readers"]] == [
+        n for n in range(MOST - 1, MOST // 2 - 1, -1) for _ in range(2)
+    ]
+    assert (content["unsent"]["clients"], content["unsent"]["bytes"]) == (2 * MOST, 1_000)

@@ -16,8 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from pushserver import PushServer, __version__
+from pushserver.cluster.measures import Measure, ProcessLink
 from pushserver.config.settings import Auth, Config, KeySettings
-from pushserver.hub.metrics import SECONDS
+from pushserver.diagnosis.facts import WorkerState
+from pushserver.hub.metrics import SECONDS, Histogram, Metrics
 from pushserver.protocols import formats, socketio_formats
 from pushserver.protocols.formats import HISTORY, Format, kind_of
 from pushserver.server.epoll_limit import LongestTurn
@@ -206,6 +208,94 @@ def test_build_and_process_are_there() -> None:
         assert found[name] > 0
     gc.collect()
     assert found["python_gc_collections_total{generation=2}"] > 0
+
+
+# -- workers --------------------------------------------------------------------------------------
+
+
+def worker(server: Server, number: int, measure: Measure) -> ProcessLink:
+    """The link of a worker's process, which has told these numbers."""
+    link = server.service.measures.link(f"process {number}", number, False, tuple)
+    link.told(measure)
+    return link
+
+
+def loaded(seconds: float) -> Measure:
+    """The numbers of a process with 2 connections, one of them opened after another had closed."""
+    metrics = Metrics(deliveries=5, delivered_bytes=50)
+    metrics.opened["sse"] += 3
+    metrics.closed["sse"] += 1
+    metrics.refusals["channels"] += 1
+    metrics.resumed("evicted")
+    metrics.fanout_seconds.observe(seconds)
+    lag = Histogram()
+    lag.observe(seconds)
+    return Measure(metrics, lag, 2, 100, 1, [], seconds, 1.5, 9_000, 60.0)
+
+
+def test_one_process_has_no_families_of_workers() -> None:
+    assert not [name for name in scrape(Server()) if "worker" in name]
+
+
+def test_families_are_sums_of_the_main_process_and_its_workers() -> None:
+    server = Server()
+    server.publish()
+    own = server.node.metrics
+    own.opened["sse"] += 1
+    own.deliveries += 1
+    own.fanout_seconds.observe(0.02)
+    links = [worker(server, number, loaded(number / 10)) for number in (1, 2)]
+    found = scrape(server)
+    kind = "{protocol=plain,transport=sse}"
+    assert found[f"pushserver_connections{kind}"] == 5
+    assert found[f"pushserver_connections_opened_total{kind}"] == 7
+    assert found["pushserver_deliveries_total"] == 11
+    assert found["pushserver_publications_total"] == 1
+    assert found["pushserver_unsent_bytes"] == 200
+    assert found["pushserver_refusals_total{reason=channels}"] == 2
+    assert found["pushserver_recoveries_total{reason=evicted,result=failed}"] == 2
+    assert found["pushserver_fanout_seconds_count"] == 3
+    assert found["pushserver_reactor_lag_seconds_bucket{le=0.1}"] == 1
+    assert found["pushserver_reactor_lag_seconds_count"] == 2
+    assert found["pushserver_reactor_longest_turn_seconds"] == 0.2
+    assert found["pushserver_channels"] == 1
+    links[0].lost()
+    found = scrape(server)
+    assert found[f"pushserver_connections{kind}"] == 3
+    assert found[f"pushserver_connections_opened_total{kind}"] == 7
+    assert found["pushserver_deliveries_total"] == 11
+
+
+def test_each_worker_has_its_own_numbers_and_the_main_process_is_0() -> None:
+    server = Server()
+    server.service.measures.states = lambda: [
+        WorkerState(1, 70, "ready", 3),
+        WorkerState(2, 71, "starting", 0),
+    ]
+    server.node.metrics.deliveries += 1
+    worker(server, 1, loaded(0.1))
+    found = {name: value for name, value in scrape(server).items() if "worker" in name}
+    resident = found.pop("pushserver_worker_resident_bytes{worker=0}")
+    cpu = found.pop("pushserver_worker_cpu_seconds_total{worker=0}")
+    assert min(resident, cpu) > 0
+    assert found == {
+        "pushserver_workers{state=ready}": 1,
+        "pushserver_workers{state=starting}": 1,
+        "pushserver_workers{state=silent}": 0,
+        "pushserver_workers{state=waiting}": 0,
+        "pushserver_workers{state=stopping}": 0,
+        "pushserver_worker_restarts_total{worker=1}": 3,
+        "pushserver_worker_restarts_total{worker=2}": 0,
+        "pushserver_worker_connections{worker=0}": 0,
+        "pushserver_worker_connections{worker=1}": 2,
+        "pushserver_worker_deliveries_total{worker=0}": 1,
+        "pushserver_worker_deliveries_total{worker=1}": 5,
+        "pushserver_worker_unsent_bytes{worker=0}": 0,
+        "pushserver_worker_unsent_bytes{worker=1}": 100,
+        "pushserver_worker_cpu_seconds_total{worker=1}": 1.5,
+        "pushserver_worker_resident_bytes{worker=1}": 9_000,
+        "pushserver_worker_longest_turn_seconds{worker=1}": 0.1,
+    }
 
 
 # -- forms and access -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Config, Source, Store
 from pushserver.server.build import build
 from pushserver.server.front import make_front
+from pushserver.server.meter import REPORT_SECONDS
 from pushserver.server.place import Place
 from pushserver.testing.reactor import InlinePool
 from tests.unit.fakes.processes import Processes
-from tests.unit.fakes.web import Log, Response, Server, memory_reactor
+from tests.unit.fakes.web import Log, Response, Server, Socket, memory_reactor
 
 
 class Both(Processes):
@@ -212,3 +214,52 @@ def test_reload_of_the_second_changes_its_bounds(make: Callable[[], Both]) -> No
     follower: Any = both.second.node._broker
     follower.reconfigure(Limits(channels=7), frozenset({"a"}))
     assert both.second.node.history.room.most_channels == 7
+
+
+def api(server: Server, method: str, **fields: str) -> Any:
+    answer = server.get(f"/api/{method}", "POST", json.dumps(fields).encode())
+    assert answer.status == 200, answer
+    return answer.json["result"]
+
+
+def test_api_of_the_first_has_the_clients_and_sums_of_both(
+    make: Callable[[], Both], app: PushServer
+) -> None:
+    @app.on("connect")
+    def connect(client: Client) -> None:
+        client.user = f"user {len(sockets) % 2}"
+        client.join("numbers")
+
+    both, sockets = make(), list[Socket]()
+    for _ in range(3):
+        sockets.append(both.second.websocket("/connection/websocket"))
+        sockets[-1].say({"id": 1, "connect": {}})
+        both.settle()
+    stream = both.second.open("/channels/numbers", accept="text/event-stream")
+    both.settle()
+    both.first.publish(data=5)
+    both.settle()
+    both.first.clock.advance(REPORT_SECONDS)
+    both.wires[0].pump()
+    (info,) = api(both.first, "info")["nodes"]
+    # The stream is of nobody.
+    assert (info["num_clients"], info["num_users"], info["num_subs"]) == (4, 3, 4)
+    items = info["metrics"]["items"]
+    assert (items["publications"], items["deliveries"]) == (1, 4)
+    assert items["opened.centrifuge-websocket"] == 3
+    stats = api(both.first, "presence_stats", channel="numbers")
+    assert stats == {"num_clients": 4, "num_users": 3}
+    assert api(both.first, "channels")["channels"] == {"numbers": {"num_clients": 4}}
+    top = api(both.first, "top")
+    assert top["channels"][0]["num_clients"] == 4
+    assert {row["transport"]: row["count"] for row in top["connections"]} == {
+        "sse": 1,
+        "websocket": 3,
+    }
+    for line in (stream, *(socket.line for socket in sockets)):
+        line.vanish()
+    both.settle()
+    both.first.clock.advance(REPORT_SECONDS)
+    both.wires[0].pump()
+    top = api(both.first, "top")
+    assert (top["num_clients"], top["num_users"], top["connections"]) == (0, 0, [])

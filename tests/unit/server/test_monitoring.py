@@ -15,7 +15,9 @@ from prometheus_client import Metric
 from twisted.internet.defer import Deferred
 
 from pushserver import PushServer
+from pushserver.cluster.measures import Measure
 from pushserver.config.settings import Config, Source
+from pushserver.diagnosis.facts import WorkerState
 from pushserver.hub.metrics import Histogram, Metrics
 from pushserver.server.build import build
 from pushserver.server.collector import ServerCollector
@@ -43,7 +45,7 @@ SUFFIXES = {
 
 
 class World:
-    """A server with a store, an application and a source, and the text of its metrics."""
+    """A server with a store, an application, a source and a worker, and its metrics."""
 
     def __init__(self, folder: Path) -> None:
         config = Config()
@@ -58,7 +60,8 @@ class World:
         self.service: PushService = build(config, reactor, app=PushServer(wsgi=demo_app))
         base = self.service.live._base
         self.collector: ServerCollector = base.collector
-        self.collector._pulse.turns = LongestTurn()
+        self.pulse = self.service._pulse
+        self.pulse.turns = LongestTurn()
         self.metrics: Metrics = base.node.metrics
         self.unsent = base.peers.unread.unsent
         self.room = base.node.history.room
@@ -67,6 +70,17 @@ class World:
         assert self.service.gateway is not None
         self.wsgi_pool: Any = self.service.gateway._pool
         [self.runner] = cast(Any, self.service.sources)
+        self.worker = WorkerState(1, 70, "ready", 0)
+        self.service.measures.states = lambda: [self.worker]
+        self.link = self.service.measures.link("p", 1, False, tuple)
+        self.link.told(Measure(longest_turn=0.1))
+
+    def start_worker(self) -> None:
+        more = [self.worker, replace(self.worker, number=2)]
+        self.service.measures.states = lambda: more
+
+    def restart_worker(self) -> None:
+        self.worker = replace(self.worker, restarts=1)
 
     def families(self) -> list[Metric]:
         return list(self.collector.collect())
@@ -100,6 +114,10 @@ def observe(name: str) -> Callable[[World], None]:
         histogram.observe(0.01)
 
     return move
+
+
+def tells(**numbers: Any) -> Callable[[World], None]:
+    return lambda world: world.link.told(Measure(**{"longest_turn": 0.1} | numbers))
 
 
 def _wait_for_a_commit(world: World) -> None:
@@ -147,10 +165,16 @@ MOVES: dict[str, Callable[[World], object]] = {
     "handler_calls_waiting": lambda world: _use_threads(world.pool),
     "wsgi_threads": lambda world: _use_threads(world.wsgi_pool),
     "wsgi_requests_waiting": lambda world: _use_threads(world.wsgi_pool),
-    "reactor_lag_seconds": lambda world: world.collector._pulse.lag.observe(0.1),
-    "reactor_longest_turn_seconds": lambda world: setattr(
-        world.collector._pulse.turns, "longest", 0.3
-    ),
+    "reactor_lag_seconds": lambda world: world.pulse.lag.observe(0.1),
+    "workers": World.start_worker,
+    "worker_restarts_total": World.restart_worker,
+    "worker_connections": tells(clients=1),
+    "worker_deliveries_total": tells(metrics=Metrics(deliveries=1)),
+    "worker_unsent_bytes": tells(unsent_bytes=1),
+    "worker_cpu_seconds_total": tells(cpu_seconds=1e6),
+    "worker_resident_bytes": tells(resident_bytes=10**12),
+    "worker_longest_turn_seconds": tells(longest_turn=0.9),
+    "reactor_longest_turn_seconds": lambda world: setattr(world.pulse.turns, "longest", 0.3),
 }
 """What moves each metric. Those of sources by state, and of the build, have another test."""
 

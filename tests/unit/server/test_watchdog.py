@@ -9,8 +9,13 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
+from pushserver.cluster.measures import Measure, Measures
+from pushserver.hub.metrics import Metrics
 from pushserver.server import watchdog as module
+from pushserver.server.meter import Meter
+from pushserver.server.pulse import Pulse
 from pushserver.server.watchdog import NOT_DELIVERED, Watchdog, watchdog_seconds
+from pushserver.transports.unsent import Unsent
 from tests.unit.fakes.tools import Client, make_node, publish
 from tests.unit.fakes.web import Log, Server, Trouble
 
@@ -26,8 +31,13 @@ class Bench:
         self.problem = ""
         self.clock = Clock()
         self.node = make_node()
+        self.measures = Measures(Meter(self.node, Unsent(), Pulse(self.node.monotonic)).measure)
         self.watchdog = Watchdog(
-            self.node, lambda: self.problem, cast(Any, self.clock), SOCKET | environment
+            self.node,
+            self.measures,
+            lambda: self.problem,
+            cast(Any, self.clock),
+            SOCKET | environment,
         )
         monkeypatch.setattr(module, "notify", self._notify)
 
@@ -98,6 +108,24 @@ def test_status_has_the_connections_and_the_rates(monkeypatch: pytest.MonkeyPatc
     time[0] += 10.0
     [status] = [state for state in bench.after(10) if state.startswith("STATUS=")]
     assert status == "STATUS=connections: 2, publications: 0.0/s, deliveries: 0.0/s"
+
+
+def test_status_has_the_sums_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    time = [100.0]
+    bench.node.monotonic = lambda: time[0]
+    bench.watchdog.startService()
+    link = bench.measures.link("p", 1, False, tuple)
+    link.told(Measure(Metrics(deliveries=40), clients=3))
+    publish(bench.node)
+    time[0] += 10.0
+    [status] = [state for state in bench.after(10) if state.startswith("STATUS=")]
+    assert status == "STATUS=connections: 3, publications: 0.1/s, deliveries: 4.0/s"
+    # The rate is not negative when a process is gone.
+    link.lost()
+    time[0] += 10.0
+    [status] = [state for state in bench.after(10) if state.startswith("STATUS=")]
+    assert status == "STATUS=connections: 0, publications: 0.0/s, deliveries: 0.0/s"
 
 
 def test_nothing_happens_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:

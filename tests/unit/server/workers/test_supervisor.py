@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pushserver.diagnosis.facts import WorkerState
 from pushserver.server.workers.control import Configure, Drain, Ping, Pong, Ready, Stop
 from pushserver.server.workers.slot import (
     FIRST_PAUSE,
@@ -74,7 +75,12 @@ def test_worker_that_ends_is_replaced_at_once(world: World) -> None:
     world.pass_seconds(int(LASTING_SECONDS), *world.controls)
     world.processes[0].end("SIGKILL")
     assert world.supervisor.problem() == "1 of 2 workers are not ready"
+    assert world.supervisor.states() == [
+        WorkerState(1, 0, "waiting", 1),
+        WorkerState(2, 1001, "ready", 0),
+    ]
     world.reactor.advance(0)
+    assert world.supervisor.states()[0] == WorkerState(1, 1002, "starting", 1)
     assert len(world.processes) == 3
     world.controls[2].say(Ready())
     assert world.supervisor.problem() == ""
