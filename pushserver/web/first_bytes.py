@@ -56,6 +56,7 @@ class Head:
         self.channel = channel
         self._fields = fields
         self._transport = transport
+        self._peer: Any = None
 
     @property
     def requestHeaders(self) -> Head:
@@ -74,7 +75,10 @@ class Head:
         return is_secure(self._transport)
 
     def getClientAddress(self) -> Any:
-        return self._transport.getPeer()
+        # Several checks ask, and a connection does not change it.
+        if self._peer is None:
+            self._peer = self._transport.getPeer()
+        return self._peer
 
     def getHost(self) -> Any:
         return self._transport.getHost()

@@ -65,13 +65,6 @@ class Post(Head):
         self.size = len(self.text) + self.length
         self._root: IResource | None = None
         self._ask: AnswerAtOnce | None = None
-        self._peer: Any = None
-
-    def getClientAddress(self) -> Any:
-        # Several checks ask, and a connection does not change it.
-        if self._peer is None:
-            self._peer = super().getClientAddress()
-        return self._peer
 
     def answer(self, channel: Any, body: bytes) -> AtOnce | None:
         """The answer to this head and body on a connection, from the resources of its site."""

@@ -100,7 +100,7 @@ class LeanShell(WebSocketShell):
         """No-op: there are no listeners."""
         return self._fired
 
-    def ps_accept(self, transport: Any, handshake: Accepted, extension: str) -> None:
+    def ps_accept(self, transport: Any, peer: Any, handshake: Accepted, extension: str) -> None:
         """Answer the handshake of a connection that was another protocol's, and open it.
 
         This leaves the state that Autobahn's handshake leaves. The answer waits in the kernel for
@@ -108,7 +108,6 @@ class LeanShell(WebSocketShell):
         """
         hand_over(transport, self)
         self.connected, self.transport = 1, transport
-        peer = transport.getPeer()
         self.peer = self.ps_client or host_and_port(peer)
         self._connectionMade()
         if handshake.subprotocol:

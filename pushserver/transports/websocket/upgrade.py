@@ -130,9 +130,10 @@ class WebSocketFactory(WebSocketServerFactory):
                 # The long path raises it again, and answers it.
                 return False
             client = self._client(request)
-            shell = self.prepare(transport.getPeer(), format, make_conversation, client)
+            peer = head.getClientAddress()
+            shell = self.prepare(peer, format, make_conversation, client)
             shell.ps_counted_as = head.channel.counted_as
-            cast(LeanShell, shell).ps_accept(transport, handshake, extension)
+            cast(LeanShell, shell).ps_accept(transport, peer, handshake, extension)
             return True
 
         return take
