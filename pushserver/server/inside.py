@@ -27,6 +27,14 @@ _SID = re.compile(rb"([1-9][0-9]{0,2})\..+")
 """The id of a client of Socket.IO, which begins with the number of its worker."""
 
 
+class InnerPort(Listener):
+    """Listens from its start on: the folder of its socket is made by the user of the server."""
+
+    def privilegedStartService(self) -> None:
+        if self.running:
+            super().privilegedStartService()
+
+
 def inner_port(
     place: Place, site: PushSite, reactor: Any, monotonic: Callable[[], float]
 ) -> Listener:
@@ -47,7 +55,7 @@ def inner_port(
     path = place.http(place.worker)
     # Of these characters the text of an endpoint is made.
     text = UNIX + re.sub(r"([\\:=])", r"\\\1", path)
-    return Listener(UnixEndpoint(reactor, text), UNIX + path, factory)
+    return InnerPort(UnixEndpoint(reactor, text), UNIX + path, factory)
 
 
 class Relays:

@@ -22,6 +22,7 @@ from pushserver.app.service import AppService
 from pushserver.cluster.author import Author
 from pushserver.cluster.measures import Measure, Measures
 from pushserver.errors import StartFailed
+from pushserver.server.inside import InnerPort
 from pushserver.server.jwks import PublishedKeys, Schedule
 from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.listener import Listener
@@ -80,6 +81,11 @@ def after_start(service: Service, call: Callable[[], object]) -> None:
 def listener() -> tuple[Service, End]:
     port = Port()
     return Listener(cast(Any, port), "tcp:0", Factory()), port.end
+
+
+def inner_port() -> tuple[Service, End]:
+    port = Port()
+    return InnerPort(cast(Any, port), "unix:inner", Factory()), port.end
 
 
 def ports() -> tuple[Service, End]:
@@ -212,6 +218,7 @@ def reports() -> tuple[Service, End]:
 
 
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
+    InnerPort: inner_port,
     Listener: listener,
     Ports: ports,
     Runner: runner,

@@ -51,6 +51,18 @@ def test_socket_is_of_its_user_and_replaces_that_of_a_dead_process(
         opened.socket.close()
 
 
+def test_socket_is_made_after_its_folder(tmp_path: Path) -> None:
+    place, server = Place(str(tmp_path / "later"), 3), Server()
+    port = inner_port(place, server.site, server.clock, server.clock.seconds)
+    port.privilegedStartService()
+    assert not port.is_open
+    (tmp_path / "later").mkdir()
+    port.startService()
+    assert port.is_open
+    opened: Any = port._port
+    opened.socket.close()
+
+
 def test_socket_of_a_process_that_runs_stays(tmp_path: Path) -> None:
     place, server = Place(str(tmp_path), 3), Server()
     first, second = (
