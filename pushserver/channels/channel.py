@@ -137,6 +137,10 @@ class Channel:
         """Evict all rows and return their number; the numbering continues."""
         return self._evict_over(0, 0)
 
+    def evict_to(self, offset: int) -> int:
+        """Evict the rows up to this offset; return their number."""
+        return self._evict_over(max(0, self.top - offset), self.bytes)
+
     def halve(self) -> int:
         """Evict the older half of the rows, at least one; return their number."""
         return self._evict_over(len(self) // 2, self.bytes)

@@ -29,7 +29,7 @@ class Image(Struct, frozen=True, array_like=True):
     """The part of a channel after the offset `floor`, up to the newest publication.
 
     `floor_seq` is a seq that no publication up to `floor` exceeds; `ages` are those of the rows in
-    seconds.
+    seconds. The author retains no publication up to `evicted`.
     """
 
     channel: str
@@ -38,6 +38,7 @@ class Image(Struct, frozen=True, array_like=True):
     floor_seq: int
     rows: list[Publication]
     ages: list[float]
+    evicted: int
 
     def continues(self, channel: Channel) -> bool:
         """Whether a follower that has this of the channel misses no publication with the image."""
@@ -222,6 +223,7 @@ class Follower:
         rows = [(row, now - age) for row, age in zip(image.rows, image.ages, strict=True)]
         before = history.channels.get(name)
         if before is not None and image.continues(before):
+            history.room.evict(before, partial(before.evict_to, image.evicted))
             return [(row, born) for row, born in rows if row.offset > before.top]
         try:
             history.room.make((name,))
@@ -268,10 +270,12 @@ def image_of(history: History, point: Point, now: float) -> Image:
     """
     channel = history.channel(point.channel)
     floor, floor_seq = channel.floor, channel.floor_seq
+    evicted = floor
     if point.epoch == channel.epoch and floor < point.offset <= channel.top:
         floor, floor_seq = point.offset, channel.after(point.offset - 1)[0].seq
     rows, births = channel.after(floor), channel.births(floor)
-    return Image(channel.name, channel.epoch, floor, floor_seq, rows, [now - b for b in births])
+    ages = [now - born for born in births]
+    return Image(channel.name, channel.epoch, floor, floor_seq, rows, ages, evicted)
 
 
 def _seq(row: tuple[Publication, float]) -> int:

@@ -207,6 +207,20 @@ def test_removed_history_is_gone_at_the_followers(cluster: Cluster) -> None:
     assert edge.node.history.top("numbers") == 2
 
 
+def test_history_that_was_removed_while_the_link_was_lost_is_gone(cluster: Cluster) -> None:
+    edge = cluster.edges[0]
+    publish(cluster.node)
+    watcher, _ = join(cluster, edge)
+    edge.cut()
+    drive(cluster.node.clear("numbers"))
+    publish(cluster.node)
+    edge.connect(cluster.author)
+    cluster.settle()
+    assert values(edge.node.history.channels["numbers"].after(0)) == [1]
+    assert len(edge.node.history.channels["numbers"]) == 1
+    assert (watcher.offsets, watcher.gaps) == ([2], [])
+
+
 def test_history_can_be_removed_through_a_follower(cluster: Cluster) -> None:
     publish(cluster.node)
     result(cluster, cluster.edges[0].node.clear("numbers"))

@@ -52,7 +52,7 @@ UP: list[Message] = [
     Logged(2, 1.5, "warn", "n", "e", "text ü", "", {"a": None, "b": True, "c": 2**63, "d": -0.5}),
 ]
 DOWN: list[Message] = [
-    Images(1, "e", 9, [Image("a", "e-2", 4, 5, [ROW], [0.5])]),
+    Images(1, "e", 9, [Image("a", "e-2", 4, 5, [ROW], [0.5], 4)]),
     Row(ROW, ("x",)),
     Cleared("a"),
     Counted(True, {"connections": {"": 3}}, {"wrong_keys_per_minute": {"10.0.0.1": 2}}),
