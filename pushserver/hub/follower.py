@@ -133,6 +133,8 @@ class Follower:
         missing = [name for name in channels if name not in kept]
         while missing or fresh:
             fresh = False
+            # Otherwise each would make room for another one.
+            self.history.room.check(channels)
             await self._follow(missing)
             if not all(name in kept for name in missing):
                 most = self.history.room.most_channels

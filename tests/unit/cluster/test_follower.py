@@ -384,6 +384,17 @@ def test_follower_without_room_refuses_a_reader_and_leaves_the_channel() -> None
     assert edge.link.down.waiting == b""
 
 
+def test_stream_of_more_channels_than_a_follower_keeps_is_refused() -> None:
+    time = Time()
+    cluster = Cluster(make_broker(OPTIONS, time=time), OPTIONS, time, 0)
+    edge = Edge(OPTIONS, time, Room(most_channels=2))
+    edge.connect(cluster.author)
+    cluster.edges.append(edge)
+    result(cluster, edge.node.load(["a"]))
+    with pytest.raises(LimitExceeded, match="2 channels are watched"):
+        result(cluster, edge.node.hub.follow(Watcher(), ["a", "b", "c"], Start(last=0)))
+
+
 def test_channel_that_makes_room_at_a_follower_is_left() -> None:
     time = Time()
     cluster = Cluster(make_broker(OPTIONS, time=time), OPTIONS, time, 0)
