@@ -141,8 +141,9 @@ class Follower:
                 raise LimitExceeded(
                     f"{most} channels are watched, and no more are kept", "channels"
                 )
-            # Meanwhile the last watcher of another one may have left.
-            missing = [name for name in channels if name not in kept]
+            # Meanwhile another one may have made room for these, or lost its last watcher: they
+            # are kept together.
+            missing = [] if all(name in kept for name in channels) else list(channels)
 
     async def _follow(self, names: list[str]) -> None:
         for name in names:
@@ -225,6 +226,8 @@ class Follower:
         rows = [(row, now - age) for row, age in zip(image.rows, image.ages, strict=True)]
         before = history.channels.get(name)
         if before is not None and image.continues(before):
+            # The other images may need its room.
+            history.pin(name)
             history.room.evict(before, partial(before.evict_to, image.evicted))
             return [(row, born) for row, born in rows if row.offset > before.top]
         try:
