@@ -78,10 +78,11 @@ Node's, and one with an upgrade 0.73 to 0.88 times.
 """
 WORKERS = """\
 `python -m benchmarks workers` measures one process and [workers](scaling.md) in turn. The load tool
-needs one of the two cores, so all processes of the server share the other one, and are idle most of
-the time; the CPU time of each is measured by itself. What they would do with a free core for each
-worker is computed from it: no process uses more than one core, and all together use no more than
-there are. The factors compare windows of one run, with minimum and maximum in brackets.
+needs one of the two cores, so all processes of the server share the other one, and nothing was
+measured on two free cores. The CPU time of each process is measured by itself. What they would do
+with a free core for each worker is computed from it: no process uses more than one core, and all
+together use no more than there are. The factors compare windows of one run, with minimum and
+maximum in brackets.
 """
 LIVE_PAGE = """\
 The first visit of the live page, with a graph, has 88 KB over the wire with gzip, and about 79 KB
