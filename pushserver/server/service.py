@@ -146,6 +146,8 @@ class PushService(MultiService):
         self.ports.setServiceParent(self)
         self.inner = inner
         self._relays = relays
+        if inner is not None:
+            inner.setServiceParent(self)
         self.announce: Callable[[list[str]], None] = self._log_urls
         """Is called with the URLs when the server is ready; logs them."""
         self.log = Log()
@@ -209,9 +211,6 @@ class PushService(MultiService):
             raise RuntimeError("a server that was stopped does not start again: make another")
         if self.folder is not None:
             self.folder.open()
-        if self.inner is not None:
-            # Its socket is in that folder: the privileged start, which is earlier, must not listen.
-            self.inner.setServiceParent(self)
         super().startService()
         _allow_all_descriptors()
         if self._shortcuts:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 
@@ -16,9 +14,7 @@ from pushserver.auth.proxy_header import make_proxy_header
 from pushserver.config.limits import Limits
 from pushserver.errors import StartFailed
 from pushserver.server.inside import inner_port
-from pushserver.server.listener import Listener
 from pushserver.server.place import Place
-from pushserver.server.workers.folder import SocketFolder
 from tests.unit.fakes.web import Line, Server, Trouble, request
 
 HEADER = make_proxy_header(("203.0.113.7", 4711), ("203.0.113.1", 80), False, direct=True)
@@ -129,21 +125,3 @@ def test_requests_are_answered_before_it_stops(tmp_path: Path, trouble: Trouble)
 
 async def _wait(waited: Deferred[None]) -> None:
     await waited
-
-
-def test_socket_waits_for_its_folder_which_the_privileged_start_does_not_make() -> None:
-    done: list[str] = []
-
-    class Inner(Service):
-        def privilegedStartService(self) -> None:
-            done.append("privileged")
-
-        def startService(self) -> None:
-            done.append("listens")
-
-    service = Server().service
-    service.inner = cast(Listener, Inner())
-    service.folder = cast(SocketFolder, SimpleNamespace(open=lambda: done.append("folder")))
-    service.privilegedStartService()
-    service.startService()
-    assert done == ["folder", "listens"]
