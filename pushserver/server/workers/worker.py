@@ -94,6 +94,11 @@ class Worker:
         self.service.privilegedStartService()
         self.service.startService()
 
+    def stop(self) -> None:
+        """End in order."""
+        self._is_ending = True
+        self._end()
+
     # --- the log ---------------------------------------
 
     def _attached(self) -> None:
@@ -107,7 +112,7 @@ class Worker:
         except StartFailed as error:
             self._log.critical("{problem}", problem=str(error), event_name="worker_failed")
             self.failed = True
-            self._end()
+            self.stop()
         else:
             self._send(Ready())
 
@@ -141,8 +146,7 @@ class Worker:
         elif isinstance(message, Stop):
             node = self.service.node
             node.limits = replace(node.limits, drain_seconds=message.seconds)
-            self._is_ending = True
-            self._end()
+            self.stop()
 
     def _lost(self) -> None:
         self._link = None
@@ -186,7 +190,7 @@ class Worker:
             event_name="worker_alone",
         )
         remove_unless_lasting(self._place.folder)
-        self._end()
+        self.stop()
 
     def _stop_waiting(self) -> None:
         if self._alone is not None:
@@ -226,7 +230,7 @@ def main() -> None:
     worker.begin()
 
     def stop(number: int, interrupted: object) -> None:
-        reactor.callFromThread(end)
+        reactor.callFromThread(worker.stop)
 
     # Twisted's handler, which it installs before, logs a traceback for the second signal.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, stop)

@@ -214,3 +214,10 @@ def test_worker_left_alone_removes_the_folder_of_one_run(
         world.reactor.advance(ALONE_SECONDS)
     assert tmp_path.exists() is bool(kept)
     assert len(trouble.take()) == 1
+
+
+def test_worker_that_ends_waits_for_no_main_process(world: World, tmp_path: Path) -> None:
+    world.worker.stop()
+    world.lose()
+    assert (world.ends, world.worker._waiting) == (1, None)
+    assert "control-2" not in os.listdir(tmp_path)
