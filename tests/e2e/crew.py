@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
+import threading
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ MARK = "TEST_OF_WORKERS"
 RUN = "run"
 """The folder of the test for the sockets between the processes."""
 
-MEMORY = "[sources]\n[defaults]\nhistory_size = 10_000\n[limits]\nrecovery_limit = 10_000\n"
+MEMORY = "[sources]\n[defaults]\nhistory_size = 10_000\nrecovery_limit = 10_000\n"
 STORES = {
     "memory": MEMORY,
     "batched": f'{MEMORY}[store]\npath = "s.db"\ndurability = "batched"\n',
@@ -107,8 +110,32 @@ class Crew:
 
     def checks(self) -> tuple[int, Any]:
         """The status of `/health/ready`, and its check of the workers."""
-        answer = self.server.get("health/ready")
-        return answer.status, json.loads(answer.body)["checks"]["workers"]
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=0.5)
+        try:
+            connection.request("GET", "/health/ready")
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())["checks"]["workers"]
+        except OSError:
+            # It waits for a worker that was stopped.
+            return 0, ""
+        finally:
+            connection.close()
+
+    @contextmanager
+    def starting(self) -> Iterator[int]:
+        """Start it; what is done meanwhile may end it. The value is the main process."""
+
+        def start() -> None:
+            with suppress(AssertionError):
+                self.server.start()
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        try:
+            wait_until(lambda: self.server.running)
+            yield self.server.pid
+        finally:
+            thread.join()
 
     def wait_for(self, line: str, times: int = 1) -> None:
         """Wait until the log has this text so many times."""

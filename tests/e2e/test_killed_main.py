@@ -17,7 +17,7 @@ from tests.e2e.crew import MEMORY, STORES, Crew, stop_process
 from tests.e2e.exchange import SSE, Reading, data, history
 from tests.e2e.load import Load
 from tests.e2e.sockets import closed_with, dial, dial_centrifuge, frame
-from tests.e2e.supervisor import wait_for_end
+from tests.processes import lives
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_workers_without_a_main_process_close_their_clients_and_end(
         with pytest.raises(EOFError):
             stream.block()
     for pid in before.values():
-        wait_for_end(pid)
+        wait_until(lambda pid=pid: not lives(pid))  # type: ignore[misc]
     if number == signal.SIGSTOP:
         os.kill(crew.main, signal.SIGCONT)
         wait_until(lambda: len(crew.workers()) == 2)

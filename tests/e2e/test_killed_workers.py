@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conditions import wait_until
 from tests.e2e.crew import STORES, Crew, stop_process
 from tests.e2e.load import Load
 from tests.e2e.patience import PATIENCE
@@ -54,12 +55,14 @@ def test_workers_that_are_killed_and_stopped_lose_nothing(crew: Crew) -> None:
             before = crew.workers()
             os.kill(before[number], signal.SIGKILL)
             crew.wait_for(f"worker {number} (process {before[number]}) has ended: SIGKILL")
-            crew.wait_for("linked to the main", 2 + number)
+            wait_until(lambda: crew.checks() == (200, "ok"))
             assert crew.workers().keys() == before.keys()
             load.go_on()
         before = crew.workers()
         stop_process(before[1])
         connections = waiting(crew)
+        wait_until(lambda: crew.checks() == (503, "1 of 2 workers are not ready"))
+        wait_until(lambda: crew.checks() == (200, "ok"))
         assert answered(connections) == CONNECTS
         load.go_on()
         load.finish()
