@@ -88,6 +88,8 @@ class History:
         self.forgotten = self.room.forgotten
         self.on_clear: Callable[[str], None] = _ignore
         """Called with the channel after its rows were removed on request."""
+        self.on_release: Callable[[str], None] = _ignore
+        """Called with a channel that is dropped: it has no watcher and never had a publication."""
         self._options = options
         self._held: set[str] = set()
         self._pinned: dict[str, bool] = {}
@@ -178,6 +180,7 @@ class History:
                 self.room.shrink()
             else:
                 self.room.remove(channel)
+                self.on_release(name)
 
     def pin(self, name: str) -> None:
         """Keep this channel until `unpin`, for rows that are numbered and not appended yet.

@@ -109,6 +109,7 @@ class Follower:
         self._idle: dict[str, float] = {}
         self._still_idle: dict[str, float] = {}
         history.room.on_evict = self._evicted
+        history.on_release = self._released
 
     # --- as a broker ---------------------------------------
 
@@ -196,7 +197,8 @@ class Follower:
         """Follow channels from these images on, which continue or replace the present ones.
 
         `answer` is called when all can be read; channels that nobody joins meanwhile may make room
-        for others. The missing rows of all channels are delivered in the order of the log.
+        for others, and those that never had a publication are left. The missing rows of all
+        channels are delivered in the order of the log.
         """
         try:
             late: list[tuple[Publication, float]] = []
@@ -207,6 +209,11 @@ class Follower:
             answer()
         finally:
             self.history.unpin()
+        for image in images:
+            channel = self.history.channels.get(image.channel)
+            if channel is not None and not channel.watched:
+                # The author keeps a followed channel, and whoever asks names any.
+                self.history.release(image.channel)
 
     def resume(self, images: Sequence[Image]) -> None:
         """Continue with the followed channels over another link; those without an image are lost.
@@ -261,6 +268,9 @@ class Follower:
     def _evicted(self, channel: str, rows: int, setting: str) -> None:
         if channel not in self.history.channels:
             self._leave([channel])
+
+    def _released(self, channel: str) -> None:
+        self._leave([channel])
 
     def _leave(self, names: list[str]) -> None:
         gone = [name for name in names if name not in self._loading]

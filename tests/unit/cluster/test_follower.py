@@ -183,16 +183,46 @@ def test_idle_channels_are_left_in_slices(
     assert cluster.edges[0].link.down.waiting == b""
 
 
-def test_channel_that_was_forgotten_here_is_left_at_its_next_publication(cluster: Cluster) -> None:
+def test_channel_that_never_had_a_publication_is_left_with_its_last_reader(
+    cluster: Cluster,
+) -> None:
     edge = cluster.edges[0]
     watcher, _ = join(cluster, edge)
+    assert "numbers" in cluster.node.history.channels
     edge.node.hub.unsubscribe(watcher, "numbers")
-    assert "numbers" not in edge.node.history.channels, "it never had a publication"
+    # It was published before the author knows that it is not followed any more.
     publish(cluster.node)
     cluster.settle()
     publish(cluster.node)
     assert edge.link is not None
     assert edge.link.down.waiting == b""
+
+
+def test_names_that_a_reader_invents_leave_no_channels_anywhere(cluster: Cluster) -> None:
+    client = Client(cluster.edges[0].node)
+    for n in range(3):
+        client.say({"id": 3 * n + 2, "history": {"channel": f"read{n}"}})
+        client.say({"id": 3 * n + 3, "subscribe": {"channel": f"watched{n}"}})
+        client.say({"id": 3 * n + 4, "unsubscribe": {"channel": f"watched{n}"}})
+        cluster.settle()
+    assert len(client.transport.take()) == 3, "of the last round"
+    assert cluster.edges[0].node.history.channels == {}
+    assert cluster.node.history.channels == {}
+
+
+def test_reader_that_waits_for_an_empty_channel_has_it_while_another_one_has_read_it(
+    cluster: Cluster,
+) -> None:
+    edge = cluster.edges[0]
+    watcher = Watcher()
+    first: Any = Deferred.fromCoroutine(edge.node.load(["numbers"]))
+    second: Any = Deferred.fromCoroutine(edge.node.hub.subscribe(watcher, "numbers", None, 0))
+    cluster.settle()
+    assert first.called
+    assert second.called
+    publish(cluster.node)
+    cluster.settle()
+    assert watcher.offsets == [1]
 
 
 def test_removed_history_is_gone_at_the_followers(cluster: Cluster) -> None:
