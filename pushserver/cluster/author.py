@@ -111,8 +111,10 @@ class Author:
 
 
 class FollowerLink:
-    """The author's end of the link to one follower; `send` takes frames and raises nothing.
+    """The author's end of the link to one follower.
 
+    `send` and `answer` take frames and raise nothing; `answer` gets those that the follower asked
+    for, which may be long.
     `run` runs a coroutine that nothing awaits. `has_room` tells whether the link can take another
     publication. `ignore` drops whatever the follower sends from now on, undecoded.
     """
@@ -123,12 +125,14 @@ class FollowerLink:
         self,
         author: Author,
         send: Send,
+        answer: Send,
         run: Run,
         has_room: Callable[[], bool] = lambda: True,
         ignore: Callable[[], None] = lambda: None,
     ):
         self.send = send
         self.has_room = has_room
+        self._answer = answer
         self._author = author
         self._node = author.node
         self._run = run
@@ -136,7 +140,7 @@ class FollowerLink:
         self._calls = Calls()
         self._calls.connected(send)
         self._peers = RemotePeers(author.node, self._calls)
-        self._asks = Asks(author.node, self._peers, send)
+        self._asks = Asks(author.node, self._peers, answer)
         self._bounds = author.bounds.link()
         self._channels: set[str] = set()
         self._process: ProcessLink | None = None
@@ -241,7 +245,7 @@ class FollowerLink:
         except LimitExceeded as error:
             for channel in new:
                 self._leave(channel)
-            self.send(frame(failed(call, error)))
+            self._answer(frame(failed(call, error)))
         else:
             self._send_images(call, points)
 
@@ -252,17 +256,17 @@ class FollowerLink:
     def _send_images(self, call: int, points: Sequence[Point]) -> None:
         history, now = self._node.history, self._node.monotonic()
         images = [image_of(history, point, now) for point in points]
-        self.send(frame(Images(call, history.epoch, history.seq, images)))
+        self._answer(frame(Images(call, history.epoch, history.seq, images)))
 
     async def _publish(self, message: Publish) -> None:
         try:
             receipt = await self._node.append(message.draft)
         except PushServerError as error:
-            self.send(frame(failed(message.call, error)))
+            self._answer(frame(failed(message.call, error)))
         except Exception:
             self._fail(message.call, "a publication")
         else:
-            self.send(frame(Published(message.call, receipt)))
+            self._answer(frame(Published(message.call, receipt)))
 
     async def _present(self, message: Present) -> None:
         presence, channel = self._node.presence, message.channel
@@ -271,21 +275,21 @@ class FollowerLink:
             found = await presence.stats(channel)
         else:
             found = await presence.clients(channel)
-        self.send(frame(Answered(message.call, found)))
+        self._answer(frame(Answered(message.call, found)))
 
     async def _clear(self, message: Clear) -> None:
         try:
             await self._node.clear(message.channel)
         except PushServerError as error:
-            self.send(frame(failed(message.call, error)))
+            self._answer(frame(failed(message.call, error)))
         except Exception:
             self._fail(message.call, "a removal")
         else:
-            self.send(frame(Done(message.call)))
+            self._answer(frame(Done(message.call)))
 
     def _fail(self, call: int, what: str) -> None:
         self._log.failure(
             "{what} of a worker failed", what=what, event_name="call_of_worker_failed"
         )
         error = Unavailable("an error in the server, which the log has", "worker")
-        self.send(frame(failed(call, error)))
+        self._answer(frame(failed(call, error)))

@@ -8,11 +8,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from pushserver.cluster.link import UNSENT_BYTES
 from pushserver.cluster.messages import Message, frame
 from pushserver.errors import PushServerError, Unavailable
 
-WAITING_BYTES = 64 * 2**20
-"""The most bytes of calls that wait for their answers."""
+WAITING_BYTES = UNSENT_BYTES // 2
+"""The most bytes of calls that wait for their answers: those of them that the other end has not
+read leave room for the messages without an answer."""
 CALL_BYTES = 1_000
 """The memory of a call besides its message, roughly."""
 

@@ -68,9 +68,12 @@ class Link(Protocol):
         # The messages of the bytes that have come, unless all are handled.
         self._messages: Iterator[Any] | None = None
         self._reading_is_paused = False
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[bytes, bool]] = deque()
         self.unsent = 0
-        """The bytes that wait because the other end does not read."""
+        """The bytes that wait because the other end does not read, without answers."""
+        self._unsent_answers = 0
+        self.drained: Callable[[], None] = _ignore
+        """Called when some of the waiting frames have left."""
 
     def connectionMade(self) -> None:
         if self._seconds is not None and type(self.transport) in _OWN_SOCKET:
@@ -94,8 +97,19 @@ class Link(Protocol):
             )
             self.abort()
         else:
-            self._queue.append(frame)
+            self._queue.append((frame, False))
             self.unsent += len(frame)
+
+    def answer(self, frame: bytes) -> None:
+        """Send an answer to the other end, which has asked for all its bytes; raises nothing.
+
+        The owner bounds how many wait: it reads no further message until `has_room_for_answers`.
+        """
+        if self._paused and not self._ended:
+            self._queue.append((frame, True))
+            self._unsent_answers += len(frame)
+        else:
+            self.send(frame)
 
     def _send_at_once(self, frame: bytes) -> bytes:
         """Send past the transport if nothing waits there; return the bytes that are for it.
@@ -118,6 +132,10 @@ class Link(Protocol):
     def has_room(self) -> bool:
         """Whether the other end has read enough to be sent another publication."""
         return self.unsent <= UNSENT_BYTES // 2
+
+    def has_room_for_answers(self) -> bool:
+        """Whether the other end has read enough to be given another answer."""
+        return self._unsent_answers <= UNSENT_BYTES // 2
 
     def close_in_forks(self) -> None:
         """Let the other end see the end of this process, though a fork of it lives on."""
@@ -189,13 +207,21 @@ class Link(Protocol):
     def resumeProducing(self) -> None:
         self._paused = False
         while self._queue and not self._paused:
-            frame = self._queue.popleft()
-            self.unsent -= len(frame)
+            frame, is_answer = self._queue.popleft()
+            if is_answer:
+                self._unsent_answers -= len(frame)
+            else:
+                self.unsent -= len(frame)
             self.transport.write(frame)
+        self.drained()
 
     def stopProducing(self) -> None:
         """No-op: `connectionLost` follows."""
 
     def _drop_queue(self) -> None:
         self._queue.clear()
-        self.unsent = 0
+        self.unsent = self._unsent_answers = 0
+
+
+def _ignore() -> None:
+    """No-op: nothing waits for it."""

@@ -85,16 +85,26 @@ class AuthorPort(Service):
             self._links.add(link)
             link.close_in_forks()
             ends.append(
-                FollowerLink(self._author, link.send, self._run, link.has_room, link.ignore)
+                FollowerLink(
+                    self._author, link.send, link.answer, self._run, link.has_room, link.ignore
+                )
             )
+
+        def received(message: FromFollower) -> None:
+            ends[0].received(message)
+            if not link.has_room_for_answers():
+                link.pause_reading()
+
+        def drained() -> None:
+            if link.has_room_for_answers():
+                link.resume_reading()
 
         def lost() -> None:
             self._links.discard(link)
             ends[0].lost()
 
-        link = Link(
-            FromFollower, made, lambda message: ends[0].received(message), lost, self._seconds
-        )
+        link = Link(FromFollower, made, received, lost, self._seconds)
+        link.drained = drained
         return link
 
 

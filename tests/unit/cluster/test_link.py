@@ -119,6 +119,29 @@ def test_end_that_does_not_read_loses_the_link(
     assert end.transport.value() == b"first"
 
 
+def test_answers_of_any_length_wait_for_an_end_that_asked_for_them(
+    end: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "UNSENT_BYTES", 10)
+    drained: list[bool] = []
+    end.link.drained = lambda: drained.append(end.link.has_room_for_answers())
+    end.link.answer(b" answer")
+    end.link.pauseProducing()
+    end.link.answer(b"a" * 5)
+    assert end.link.has_room_for_answers()
+    end.link.answer(b"b" * 100)
+    assert not end.link.has_room_for_answers()
+    end.link.send(b"c")
+    end.link.send(b"d")
+    assert (end.link.unsent, end.aborted) == (2, False)
+    end.link.resumeProducing()
+    assert end.transport.value() == b"first answer" + b"a" * 5 + b"b" * 100 + b"cd"
+    assert drained == [True]
+    end.link.abort()
+    end.link.answer(b"late")
+    assert end.transport.value().endswith(b"cd")
+
+
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\1x", frame(Leave(["a"]))])
 def test_end_that_breaks_the_protocol_loses_the_link(
     end: End, trouble: Trouble, data: bytes

@@ -56,7 +56,7 @@ class Link:
         self.up = Pipe(FromFollower)
         self.down = Pipe(FromAuthor)
         self._uplink = uplink
-        self._far = FollowerLink(author, self.down.send, run)
+        self._far = FollowerLink(author, self.down.send, self.down.send, run)
         uplink.connected(self.up.send)
 
     def bring_up(self, count: int = MOST) -> None:

@@ -16,6 +16,7 @@ import pushserver
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Draft
 from pushserver.cluster import author
+from pushserver.cluster import link as cluster_link
 from pushserver.cluster.author import Author
 from pushserver.cluster.link import UNSENT_BYTES
 from pushserver.errors import StartFailed, Unavailable
@@ -124,6 +125,31 @@ def test_author_refuses_publications_of_channels_that_a_slow_follower_has(world:
     publish(world.node, "other")
     link.unsent -= 1
     publish(world.node)
+
+
+def test_follower_that_does_not_read_answers_is_not_asked_what_else_it_wants(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_link, "UNSENT_BYTES", 1_000)
+    for n in range(6):
+        publish(world.node, f"c{n}", "x" * 400)
+    world.connect()
+    (link,) = world.port._links
+    link.pauseProducing()
+    watchers = [Watcher(str(n)) for n in range(6)]
+    joins = [
+        Deferred.fromCoroutine(world.edge.node.hub.subscribe(watcher, f"c{n}", None, 1))
+        for n, watcher in enumerate(watchers)
+    ]
+    world.wire.pump()
+    assert link._unsent_answers < 1_500
+    assert not any(join.called for join in joins)
+    publish(world.node, "c0", 1)
+    link.resumeProducing()
+    world.wire.pump()
+    assert all(join.called for join in joins)
+    assert len(world.port) == 1
+    assert [row["data"] for row in watchers[0].publications] == [1]
 
 
 def test_follower_connects_again_until_its_author_is_back(world: World, trouble: Trouble) -> None:

@@ -277,7 +277,7 @@ def written(observer: Any, event: LogEvent) -> str:
 
 class TestAtTheMainProcess:
     def test_event_is_one_of_its_log(self, trouble: Trouble) -> None:
-        link = FollowerLink(Author(make_node()), lambda data: None, run)
+        link = FollowerLink(Author(make_node()), lambda data: None, lambda data: None, run)
         link.received(Logged(2, 1.5, "warn", "pushserver.x", "late", "text", "", {"a": 1}))
         (event,) = trouble
         assert (event["log_time"], event["event_name"], event["a"]) == (1.5, "late", 1)
