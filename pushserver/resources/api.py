@@ -54,7 +54,7 @@ class ApiResource(ContainerResource):
 
     def __init__(self, node: Node, gate: Gate, sources: Callable[[], list[Any]], load: Load):
         super().__init__()
-        self._methods = partial(Methods, node, sources, load, node.monotonic())
+        self._methods = partial(Methods, node, sources, load)
         self._node = node
         self._gate = gate
 

@@ -50,9 +50,8 @@ from pushserver.sessions.node import Node
 class Methods:
     """The methods of the API, for a caller with this key; `publisher` is its name.
 
-    `sources` returns the state of the sources, `load` that of channels and peers; `started` is the
-    time of the steady clock at which the server was put together. `denied` is the last reason why
-    a command of a batch was denied.
+    `sources` returns the state of the sources, `load` that of channels and peers. `denied` is the
+    last reason why a command of a batch was denied.
     """
 
     def __init__(
@@ -60,14 +59,12 @@ class Methods:
         node: Node,
         sources: Callable[[], list[Any]],
         load: Load,
-        started: float,
         key: Key,
         publisher: str = "",
     ):
         self._node = node
         self._sources = sources
         self._load = load
-        self._started = started
         self._key = key
         self._publisher = publisher
         self.denied = ""
@@ -224,7 +221,7 @@ class Methods:
             "num_users": len(users),
             "num_subs": sum(watched.values()),
             "num_channels": len(watched),
-            "uptime": round(node.monotonic() - self._started, 3),
+            "uptime": round(whole.uptime, 3),
             "metrics": {"interval": 0.0, "items": whole.metrics.items()},
             "sources": self._sources(),
         }

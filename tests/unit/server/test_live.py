@@ -587,6 +587,13 @@ class TestRequests:
         assert error["message"].endswith("the old one stays: bad")
         assert len(trouble.take()) == 1
 
+    def test_the_uptime_goes_on(self) -> None:
+        server = Reloaded(config())
+        server.clock.advance(60)
+        server.reload()
+        info = server.get("/api/info", "POST", b"{}").json["result"]["nodes"][0]
+        assert info["uptime"] == 60 + live_module.INTERVAL_SECONDS
+
     def test_a_server_in_another_program_says_so(self) -> None:
         answer = Server().get("/api/reload", "POST", b"{}").json
         assert "part of another program" in answer["error"]["message"]
