@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from pushserver.server.certificates import Certificate
 from pushserver.server.unix_socket import leave_file
+from pushserver.server.workers.holding import Holding
 
 PREFIX = "systemd:"
 _KEYS = ("domain", "index", "name")
@@ -170,7 +171,7 @@ def _inspect(descriptor: int) -> tuple[str, str]:
 class _Unix:
     """A UNIX socket of systemd."""
 
-    def __init__(self, reactor: object, descriptor: int):
+    def __init__(self, reactor: Any, descriptor: int):
         self._reactor = reactor
         self._descriptor = descriptor
 
@@ -179,10 +180,12 @@ class _Unix:
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
         os.set_blocking(self._descriptor, False)
-        port: IListeningPort = _UnixPort._fromListeningDescriptor(
-            self._reactor, self._descriptor, factory
-        )
-        port.startListening()
+        port: IListeningPort
+        if isinstance(self._reactor, Holding):
+            port = self._reactor.adoptStreamPort(self._descriptor, socket.AF_UNIX, factory)
+        else:
+            port = _UnixPort._fromListeningDescriptor(self._reactor, self._descriptor, factory)
+            port.startListening()
         os.close(self._descriptor)
         return port
 

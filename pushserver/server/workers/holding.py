@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.abstract import isIPv6Address
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from zope.interface import implementer
@@ -147,8 +147,11 @@ class HeldPort:
 
     def getHost(self) -> IAddress:
         one = self._sockets[0]
+        name = one.getsockname()
+        if one.family == socket.AF_UNIX:
+            return UNIXAddress(name)
         kind = IPv6Address if one.family == socket.AF_INET6 else IPv4Address
-        return kind("TCP", *one.getsockname()[:2])
+        return kind("TCP", *name[:2])
 
 
 def descriptor_of(port: Any, worker: int) -> int:

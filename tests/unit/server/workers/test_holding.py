@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
 from pushserver.errors import StartFailed
+from pushserver.server.inherited import Inherited, inherited
 from pushserver.server.ports import Ports
 from pushserver.server.workers.holding import Holding
 
@@ -125,8 +128,9 @@ def test_unix_socket_that_earlier_workers_have_is_used_again(tmp_path: Path) -> 
         one.bind(path)
         one.listen()
         holding = Holding(MemoryReactorClock(), 2, {1: [one.dup()], 2: [one.dup()]})
-        with held(f"unix:{path}", 2, holding), socket.socket(socket.AF_UNIX) as client:
+        with held(f"unix:{path}", 2, holding) as ports, socket.socket(socket.AF_UNIX) as client:
             client.connect(path)
+            assert ports.urls() == [f"unix:{path}"]
             assert [holding.fits(number) for number in (1, 2)] == [True, True]
 
 
@@ -151,6 +155,23 @@ def test_socket_of_systemd_fits_if_it_is_the_one_that_the_worker_has() -> None:
         assert [holding.fits(number) for number in (1, 2)] == [True, False]
         port.stopListening()
         holding.close_left()
+
+
+def test_unix_socket_of_systemd_fits_and_keeps_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "push.sock"
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+        one.listen()
+        holding = Holding(MemoryReactorClock(), 2, {1: [one.dup()], 2: [one.dup()]})
+        [named] = inherited(
+            holding, "systemd:name=http", [Inherited(os.dup(one.fileno()), "http")], lambda _: True
+        )
+        opened: list[IListeningPort] = []
+        named.endpoint.listen(SITE).addCallback(opened.append)
+        assert [holding.fits(number) for number in (1, 2)] == [True, True]
+        assert [port.getHost() for port in opened] == [UNIXAddress(str(path))]
+        opened[0].stopListening()
+        assert path.exists()
 
 
 def test_other_sockets_of_earlier_workers_are_closed() -> None:
