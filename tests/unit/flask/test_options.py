@@ -189,6 +189,7 @@ class TestRun:
             runs.run(worker=3)
         listen = ["ssl:443:privateKey=k:certKey=c"]
         assert runs.run(listen=listen) == {"listen": listen, "reload": False}
+        assert runs.run(workers="auto")["workers"] == "auto"
 
     def test_application_may_come_with_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         socketio = SocketIO()
