@@ -154,6 +154,9 @@ class Listener(Service):
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
         self._stop = Once()
+        if isinstance(port, HeldPort):
+            port.close_in_forks()
+            return
         _bound_accepts(port, self._accepts, self._accepts_at_once)
         if self._wrap is not None:
             opened: Any = port
@@ -166,8 +169,6 @@ class Listener(Service):
             waiting.listen(BACKLOG)
             # A fork of the server would keep the port open after the server's end.
             close_in_forks(waiting)
-        elif isinstance(port, HeldPort):
-            port.close_in_forks()
 
 
 def _tcp_problem(error: CannotListenError, setting: str) -> str:

@@ -25,10 +25,15 @@ SITE: Any = Factory()
 
 
 @contextmanager
-def held(text: str, workers: int = 2, holding: Holding | None = None) -> Iterator[Ports]:
+def held(
+    text: str,
+    workers: int = 2,
+    holding: Holding | None = None,
+    wrap: Any = None,
+) -> Iterator[Ports]:
     """The ports of a main process for this endpoint."""
     reactor: Any = MemoryReactorClock()
-    ports = Ports(reactor, SITE, holding=holding or Holding(reactor, workers))
+    ports = Ports(reactor, SITE, wrap=wrap, holding=holding or Holding(reactor, workers))
     ports.listen(text)
     ports.privilegedStartService()
     ports.startService()
@@ -182,8 +187,9 @@ def test_other_sockets_of_earlier_workers_are_closed() -> None:
         assert copy.fileno() == -1
 
 
-def test_fork_of_the_main_process_does_not_keep_the_sockets() -> None:
-    with held("tcp:0:interface=127.0.0.1") as ports:
+@pytest.mark.parametrize("wrap", [None, lambda factory: factory], ids=["plain", "proxy"])
+def test_fork_of_the_main_process_does_not_keep_the_sockets(wrap: Any) -> None:
+    with held("tcp:0:interface=127.0.0.1", wrap=wrap) as ports:
         descriptors = [ports.passed_to(n)[0][1][0] for n in (1, 2)]
         child = os.fork()
         if not child:
