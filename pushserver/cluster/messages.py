@@ -28,6 +28,8 @@ from pushserver.sessions.callbacks import Invitation
 from pushserver.sessions.visit import Visit
 
 _LENGTH = struct.Struct(">I")
+_LONG_NUMBER = 1
+"""The extension type of MessagePack for a whole number of more than 64 bits."""
 
 
 Level = Literal["debug", "info", "warn", "error", "critical"]
@@ -442,8 +444,31 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def frame(message: Message) -> bytes:
     """The frame of a message."""
-    text = _encode(message)
+    try:
+        text = _encode(message)
+    except OverflowError:
+        text = _encode(_portable(message))
     return _LENGTH.pack(len(text)) + text
+
+
+def _portable(value: Any) -> Any:
+    """The value with its long numbers as MessagePack has them; clients may send any number."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        size = value.bit_length() // 8 + 1
+        return msgspec.msgpack.Ext(_LONG_NUMBER, value.to_bytes(size, "big", signed=True))
+    if isinstance(value, list | tuple):
+        return [_portable(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _portable(each) for key, each in value.items()}
+    if isinstance(value, Struct):
+        return type(value)(*map(_portable, msgspec.structs.astuple(value)))
+    return value
+
+
+def _long_number(kind: int, data: memoryview) -> int:
+    if kind != _LONG_NUMBER:
+        raise msgspec.ValidationError(f"an extension of type {kind}")
+    return int.from_bytes(data, "big", signed=True)
 
 
 def failed(call: int, error: PushServerError) -> Failed:
@@ -479,7 +504,9 @@ class Frames:
     """
 
     def __init__(self, types: Any, most: int):
-        self._decode = msgspec.msgpack.Decoder(types, dec_hook=_counter).decode
+        self._decode = msgspec.msgpack.Decoder(
+            types, dec_hook=_counter, ext_hook=_long_number
+        ).decode
         self._most = most
         self._parts: list[bytes] = []
         self._size = 0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pushserver import errors
 from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
 from pushserver.cluster.messages import (
+    AskEvent,
     Attach,
     BadMessage,
     Clear,
@@ -31,6 +32,8 @@ from pushserver.cluster.messages import (
     Publish,
     Published,
     Row,
+    Say,
+    Spread,
     error_of,
     failed,
     frame,
@@ -79,13 +82,33 @@ def test_messages_arrive_as_they_were_sent_in_pieces_of_any_size(sizes: list[int
         assert received(types, b"".join(map(frame, messages)), sizes) == messages
 
 
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**4_000])
+def test_number_of_any_length_arrives_as_it_was_sent(number: int) -> None:
+    values = [number, {"a": [number, True, b"b", "c", None, -0.5]}]
+    message = AskEvent(1, 2, "event", values)
+    assert received(FromFollower, frame(message), []) == [message]
+    said = Say(2, Spread.of((number, "c")), "event")
+    (arrived,) = received(FromAuthor, frame(said), [])
+    assert arrived.values.data == (number, "c")
+
+
 def test_message_over_the_bound_is_refused_before_it_is_received() -> None:
     with pytest.raises(BadMessage, match="10001 bytes, more than 10000"):
         received(FromAuthor, (MOST + 1).to_bytes(4, "big"), [])
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\xc1", b"x", frame(Done(1))[4:] + b"x", frame(UP[0])[4:], b"\x92\xcc\xff\x01"]
+    "text",
+    [
+        b"",
+        b"\xc1",
+        b"x",
+        frame(Done(1))[4:] + b"x",
+        frame(UP[0])[4:],
+        b"\x92\xcc\xff\x01",
+        # An extension of an unknown type as the value of an answer.
+        b"\x93\x1a\x01\xd4\x07\x00",
+    ],
 )
 def test_bytes_that_are_no_message_are_refused(text: bytes) -> None:
     with pytest.raises(BadMessage, match="not a message"):
