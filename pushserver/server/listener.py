@@ -118,6 +118,18 @@ class Listener(Service):
         """The descriptor of the port for a worker (`workers.holding`)."""
         return descriptor_of(self._port, worker)
 
+    def suspend(self, worker: int) -> None:
+        """Let no connection wait for a worker that does not run, if there are others."""
+        port: Any = self._port
+        if isinstance(port, HeldPort):
+            port.suspend(worker)
+
+    def resume(self, worker: int) -> None:
+        """Let connections wait for a worker that accepts them."""
+        port: Any = self._port
+        if isinstance(port, HeldPort):
+            port.resume(worker)
+
     @property
     def is_open(self) -> bool:
         """Whether the port listens."""

@@ -86,6 +86,16 @@ class Ports(MultiService):
             for text, listeners in self._held
         ]
 
+    def suspend(self, worker: int) -> None:
+        """Let no connection wait for a worker that does not run, if there are others."""
+        for listener in self._listeners:
+            listener.suspend(worker)
+
+    def resume(self, worker: int) -> None:
+        """Let connections wait for a worker that accepts them."""
+        for listener in self._listeners:
+            listener.resume(worker)
+
     def descriptors(self) -> list[int]:
         """The descriptors of the listening sockets of all endpoints."""
         return [listener.descriptor(1) for listener in self._listeners if listener.is_open]

@@ -52,21 +52,22 @@ class Crew:
         lasting: bool = False,
         times: str = "",
         serve: bool = True,
+        package: Path = CHECKOUT,
     ):
         """`text`: its configuration. `lasting`: another main process finds the workers of one that
         was killed, as under systemd. `times`: other values of constants of `workers.control`, for
-        all processes, such as `ALONE_SECONDS=60`.
+        all processes, such as `ALONE_SECONDS=60`. `package`: the folder with the package.
         """
         (folder / "pushserver.toml").write_text(text)
         (folder / RUN).mkdir(mode=0o700)
         self.folder = folder
         self._mark = uuid.uuid4().hex
         places = {"RUNTIME_DIRECTORY" if lasting else "TMPDIR": str(folder / RUN)}
-        more = {MARK: self._mark, "TIMES_OF_WORKERS": times, **places}
+        more = {MARK: self._mark, "TIMES_OF_WORKERS": times, "PYTHONPATH": str(package), **places}
         if times:
             # Python imports it at its start.
             (folder / "sitecustomize.py").write_text(TIMES)
-            more["PYTHONPATH"] = os.pathsep.join((str(folder), str(CHECKOUT)))
+            more["PYTHONPATH"] = os.pathsep.join((str(folder), str(package)))
         # The folder of the user's session would be taken in place of that of temporary files.
         variables = {n: text for n, text in environment(**more).items() if n != "XDG_RUNTIME_DIR"}
         self.server = Server(

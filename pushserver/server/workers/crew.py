@@ -74,6 +74,8 @@ class Crew:
             self._left,
             self.holding.fits,
             self.holding.close_left,
+            service.ports.suspend,
+            service.ports.resume,
         )
         service.folder = self._folder
         supervisor.setServiceParent(service)

@@ -127,10 +127,31 @@ class HeldPort:
 
     def __init__(self, sockets: Sequence[socket.socket]):
         self._sockets = list(sockets)
+        self._family = sockets[0].family
+        self._address = sockets[0].getsockname()
 
     def descriptor(self, worker: int) -> int:
-        """The socket of a worker; the first has the number 1."""
-        return self._sockets[(worker - 1) % len(self._sockets)].fileno()
+        """The socket of a worker; the first has the number 1. Raises OSError.
+
+        One that takes the place of a closed socket listens after `resume`.
+        """
+        index = (worker - 1) % len(self._sockets)
+        if not _is_open(self._sockets[index]):
+            self._sockets[index] = one = _bind(self._family, self._address, True)
+            close_in_forks(one)
+        return self._sockets[index].fileno()
+
+    def suspend(self, worker: int) -> None:
+        """Close the socket of a worker that does not run, if there is another open one.
+
+        The kernel would let a part of the connections wait there.
+        """
+        if sum(map(_is_open, self._sockets)) > 1:
+            self._sockets[worker - 1].close()
+
+    def resume(self, worker: int) -> None:
+        """Listen for a worker that accepts connections; no-op if its socket listens."""
+        self._sockets[(worker - 1) % len(self._sockets)].listen(BACKLOG)
 
     def close_in_forks(self) -> None:
         """Keep the sockets from the forks of this process, in which nobody accepts from them."""
@@ -146,12 +167,14 @@ class HeldPort:
             one.close()
 
     def getHost(self) -> IAddress:
-        one = self._sockets[0]
-        name = one.getsockname()
-        if one.family == socket.AF_UNIX:
-            return UNIXAddress(name)
-        kind = IPv6Address if one.family == socket.AF_INET6 else IPv4Address
-        return kind("TCP", *name[:2])
+        if self._family == socket.AF_UNIX:
+            return UNIXAddress(self._address)
+        kind = IPv6Address if self._family == socket.AF_INET6 else IPv4Address
+        return kind("TCP", *self._address[:2])
+
+
+def _is_open(one: socket.socket) -> bool:
+    return one.fileno() >= 0
 
 
 def descriptor_of(port: Any, worker: int) -> int:

@@ -46,8 +46,8 @@ class Left:
 class Slot:
     """Keeps one worker running, from `start` or `adopt` to `stop`.
 
-    `changed` is called when it has become ready, or has ended for good. `configure` is called when
-    the worker can be sent settings.
+    `changed` is called when it has become ready, or has ended for good; `suspend` with its number
+    when it is replaced only after a pause, and `resume` when it accepts connections.
     """
 
     _log = Logger()
@@ -59,6 +59,8 @@ class Slot:
         reactor: Any,
         monotonic: Callable[[], float],
         changed: Callable[[], None],
+        suspend: Callable[[int], None],
+        resume: Callable[[int], None],
     ):
         self.number = number
         self.state: State = "waiting"
@@ -70,6 +72,8 @@ class Slot:
         self._reactor = reactor
         self._monotonic = monotonic
         self._changed = changed
+        self._suspend = suspend
+        self._resume = resume
         self._link: Link | None = None
         self._missed = 0
         self._failures = 0
@@ -182,6 +186,7 @@ class Slot:
                 self.state = "ready"
         elif isinstance(message, Ready) and self.state == "starting":
             self.state = "ready"
+            self._resume(self.number)
             self._changed()
 
     def _lost(self) -> None:
@@ -225,4 +230,5 @@ class Slot:
         if self._failures > 1:
             with suppress(OverflowError):
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 16))
+            self._suspend(self.number)
         self._again = self._reactor.callLater(pause, self.start)

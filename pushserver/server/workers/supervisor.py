@@ -22,7 +22,7 @@ class Supervisor(Service):
     """The workers of a server: `count` of them, from its start to `end`.
 
     `left` are the workers of an earlier main process; those that do not listen where this one
-    does, by `fits`, are replaced.
+    does, by `fits`, are replaced. `suspend` and `resume`: see `Slot`.
     `config` returns the present settings, as for `Configure`. `adopted` is called when the workers
     of the earlier one are kept.
     """
@@ -37,9 +37,11 @@ class Supervisor(Service):
         left: Mapping[int, Left] | None = None,
         fits: Callable[[int], bool] = lambda worker: True,
         adopted: Callable[[], None] = lambda: None,
+        suspend: Callable[[int], None] = lambda worker: None,
+        resume: Callable[[int], None] = lambda worker: None,
     ):
         self.slots = [
-            Slot(number, launch, reactor, monotonic, self._changed)
+            Slot(number, launch, reactor, monotonic, self._changed, suspend, resume)
             for number in range(1, count + 1)
         ]
         self._left = dict(left or {})

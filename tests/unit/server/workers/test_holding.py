@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,12 @@ def held(
 
 def sockets_of(ports: Ports, workers: int = 2) -> list[socket.socket]:
     """The sockets of the first endpoint for each worker, as duplicates."""
-    return [
-        socket.fromfd(ports.passed_to(n)[0][1][0], socket.AF_INET, socket.SOCK_STREAM)
-        for n in range(1, workers + 1)
-    ]
+    return [socket_of(ports, n) for n in range(1, workers + 1)]
+
+
+def socket_of(ports: Ports, worker: int) -> socket.socket:
+    (descriptor,) = ports.passed_to(worker)[0][1]
+    return socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
 
 
 def test_each_worker_has_a_socket_of_its_own_at_the_one_port() -> None:
@@ -64,6 +66,38 @@ def test_each_worker_has_a_socket_of_its_own_at_the_one_port() -> None:
             stack.enter_context(socket.create_connection(address))
         accepted = [stack.enter_context(one.accept()[0]) for one in sockets]
         assert len(accepted) == 3
+
+
+def test_no_connection_waits_at_the_socket_of_a_suspended_worker() -> None:
+    with held("tcp:0:interface=127.0.0.1") as ports, ExitStack() as stack:
+        second = stack.enter_context(socket_of(ports, 2))
+        address = second.getsockname()
+
+        def connect() -> None:
+            for _ in range(20):
+                stack.enter_context(socket.create_connection(address))
+
+        def accepted(one: socket.socket) -> int:
+            count = 0
+            one.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    stack.enter_context(one.accept()[0])
+                    count += 1
+            return count
+
+        ports.suspend(1)
+        assert ports.urls() == [f"http://127.0.0.1:{address[1]}/"]
+        connect()
+        assert accepted(second) == 20
+        # The last one is kept: the port would be free for other programs.
+        ports.suspend(2)
+        first = stack.enter_context(socket_of(ports, 1))
+        connect()
+        assert accepted(second) == 20
+        ports.resume(1)
+        connect()
+        assert 0 < accepted(first) == 20 - accepted(second)
 
 
 def test_port_of_another_server_with_workers_is_in_use() -> None:

@@ -29,8 +29,15 @@ class World:
         self.reactor = Reactor()
         self.launcher = Launcher()
         self.config = b"{}"
+        self.sockets: list[tuple[str, int]] = []
         self.supervisor = Supervisor(
-            2, self.launcher, lambda: self.config, self.reactor, self.reactor.seconds
+            2,
+            self.launcher,
+            lambda: self.config,
+            self.reactor,
+            self.reactor.seconds,
+            suspend=lambda worker: self.sockets.append(("suspend", worker)),
+            resume=lambda worker: self.sockets.append(("resume", worker)),
         )
 
     @property
@@ -100,6 +107,21 @@ def test_worker_that_ends_early_is_replaced_after_a_growing_pause(world: World) 
     assert pauses[:3] == [0.0, FIRST_PAUSE, pytest.approx(2 * FIRST_PAUSE)]
     assert pauses[-1] == LONGEST_PAUSE
     assert sum("worker 2" in line for line in world.log.take()) == 9
+
+
+def test_no_connection_waits_for_a_worker_that_is_replaced_after_a_pause(world: World) -> None:
+    world.make_ready()
+    world.sockets.clear()
+    world.processes[1].end("status 1")
+    world.reactor.advance(0)
+    assert world.sockets == []
+    world.processes[2].end("status 1")
+    assert world.sockets == [("suspend", 2)]
+    world.reactor.advance(FIRST_PAUSE)
+    assert world.sockets == [("suspend", 2)]
+    world.controls[3].say(Ready())
+    assert world.sockets == [("suspend", 2), ("resume", 2)]
+    assert len(world.log.take()) == 2
 
 
 def test_worker_that_does_not_answer_is_killed(world: World) -> None:
