@@ -32,11 +32,14 @@ STORES = {
 
 TIMES = """
 import os
-from pushserver.server.workers import control
+from importlib import import_module
 
-for name, seconds in (item.split("=") for item in os.environ["TIMES_OF_WORKERS"].split()):
-    assert hasattr(control, name)
-    setattr(control, name, float(seconds))
+for item in os.environ["TIMES_OF_WORKERS"].split():
+    place, seconds = item.split("=")
+    module, _, name = place.rpartition(".")
+    module = import_module(f"pushserver.server.workers.{module or 'control'}")
+    assert hasattr(module, name)
+    setattr(module, name, float(seconds))
 """
 
 
@@ -55,8 +58,9 @@ class Crew:
         package: Path = CHECKOUT,
     ):
         """`text`: its configuration. `lasting`: another main process finds the workers of one that
-        was killed, as under systemd. `times`: other values of constants of `workers.control`, for
-        all processes, such as `ALONE_SECONDS=60`. `package`: the folder with the package.
+        was killed, as under systemd. `times`: other values of constants of `workers.control`, or
+        of another module beside it, such as `ALONE_SECONDS=60 slot.MOST_MISSED=60`. `package`: the
+        folder with the package.
         """
         (folder / "pushserver.toml").write_text(text)
         (folder / RUN).mkdir(mode=0o700)
