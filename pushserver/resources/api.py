@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw
+from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -89,6 +90,7 @@ class MethodResource(LeafResource):
     def answer_at_once(self, request: Request, body: bytes) -> AtOnce | None:
         """Answer one publication on the short path; see `short_post.AnswerAtOnce`."""
         receipt = receipt_at_once(self._node, partial(self._draft_at_once, request, body))
+        assert not isinstance(receipt, Deferred), "those that wait have no draft"
         return None if receipt is None else (200, encode_json({"result": position(receipt)}))
 
     def _draft_at_once(self, request: Request, body: bytes) -> Draft | None:

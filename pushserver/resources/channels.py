@@ -41,7 +41,7 @@ from pushserver.web.resource import (
     is_upgrade,
     wants,
 )
-from pushserver.web.short_post import AtOnce
+from pushserver.web.short_post import Soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class ChannelResource(LeafResource):
         name = check_name(self._name)
         return self._context.gate.identified(request, "http", partial(self._publish, request, name))
 
-    def answer_at_once(self, request: Request, body: bytes) -> AtOnce | None:
+    def answer_at_once(self, request: Request, body: bytes) -> Soon | None:
         """Answer a POST on the short path; see `short_post.AnswerAtOnce`."""
         context = self._context
         if not is_name(self._name):

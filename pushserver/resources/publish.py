@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from pushserver.auth.identity import Identity
@@ -19,10 +20,11 @@ from pushserver.errors import InvalidData, InvalidName, NotJSON, TooMany, Unavai
 from pushserver.resources.bulk import MEDIA_TYPES, Bulks
 from pushserver.sessions.node import Node
 from pushserver.sessions.request_session import RequestSession
+from pushserver.usercode import coroutines
 from pushserver.web.body import check_coding, media_type, read_body
 from pushserver.web.gate import Gate
 from pushserver.web.resource import answer_json, encode_json, header
-from pushserver.web.short_post import AtOnce
+from pushserver.web.short_post import AtOnce, Soon, raise_failure
 
 _NUMBERS = (b"NaN", b"Infinity", b"-Infinity")
 """Numbers that JSON does not have. A text may begin with one of them."""
@@ -30,16 +32,24 @@ _NUMBERS = (b"NaN", b"Infinity", b"-Infinity")
 
 def publish_at_once(
     request: Request, channel: str, node: Node, gate: Gate, body: bytes
-) -> AtOnce | None:
+) -> Soon | None:
     """Publish the body of a request on the short path; see `short_post.AnswerAtOnce`.
 
     `publish` handles all other requests, and those that are refused.
     """
     receipt = receipt_at_once(node, partial(_draft_at_once, request, channel, node, gate, body))
-    return None if receipt is None else (201, encode_json(_position(receipt)))
+    if isinstance(receipt, Deferred):
+        return receipt.addCallback(_created)
+    return None if receipt is None else _created(receipt)
 
 
-def receipt_at_once(node: Node, make_draft: Callable[[], Draft | None]) -> Receipt | None:
+def _created(receipt: Receipt) -> AtOnce:
+    return 201, encode_json(_position(receipt))
+
+
+def receipt_at_once(
+    node: Node, make_draft: Callable[[], Draft | None]
+) -> Receipt | Deferred[Receipt] | None:
     """Publish on the short path; None for a request of the long path.
 
     `make_draft` counts the publication for its publisher, and returns None if it may have to wait.
@@ -53,7 +63,9 @@ def receipt_at_once(node: Node, make_draft: Callable[[], Draft | None]) -> Recei
     if draft is None:
         return None
     try:
-        return node.publish_at_once(draft)
+        if node.is_immediate:
+            return node.publish_at_once(draft)
+        return coroutines.start(node.publish(draft))
     except (Unavailable, TooMany):
         return None
 
@@ -65,8 +77,7 @@ def _draft_at_once(
     identity = gate.identity_at_once(request)
     content_type = header(request, "content-type") or ""
     if (
-        not node.is_immediate
-        or identity is None
+        identity is None
         or gate.check_publisher(request, identity, channel)
         or media_type(content_type) in MEDIA_TYPES
     ):
@@ -84,6 +95,7 @@ async def publish(
 
     Each line of an NDJSON body is a publication; see `bulk.publish_lines`.
     """
+    raise_failure(request)
     handled = gate.check_publisher(request, identity, channel)
     content_type = header(request, "content-type") or ""
     check_coding(header(request, "content-encoding") or "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import (
@@ -30,7 +31,7 @@ from pushserver.usercode.turns import SLICE_SECONDS, Turns
 from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import MAX_NAME_BYTES
 from pushserver.web.progress import Progress
-from pushserver.web.short_post import Answers, Post, read_post
+from pushserver.web.short_post import Answers, AtOnce, Post, read_post
 from pushserver.web.sockets import drop, has_halves, is_reset, send_now
 
 MAX_BEHIND = 16_384
@@ -127,6 +128,12 @@ class DeadlineChannel(http.HTTPChannel):
     """The last head of a POST on the short path, which the next ones often repeat."""
     _part = b""
     """The beginning of a POST on the short path."""
+    _awaited: bytes | None = None
+    """The POST on the short path that waits for its publication, and the bytes behind it."""
+    _ends_soon = False
+    """Whether the connection closes after the answer to that."""
+    failure: BaseException | None = None
+    """The reason why that was not published, for the request, which twisted.web now answers."""
     _counted: TooMany | Literal[False] | None = False
     """The result of `count_request` for a request that leaves the short path; else False."""
 
@@ -146,6 +153,7 @@ class DeadlineChannel(http.HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.release(self)
         self.site.admission.leave(self.counted_as)
+        self._awaited = None
         self._stop_watching()
         if self._continuing:
             self.site.turns.cancel(self._continue)
@@ -159,7 +167,9 @@ class DeadlineChannel(http.HTTPChannel):
 
     def end(self) -> None:
         """Close after the answer to the present request, if that is not open-ended; else now."""
-        if self._handlingRequest and not self.is_open_ended:
+        if self._awaited is not None:
+            self._ends_soon = True
+        elif self._handlingRequest and not self.is_open_ended:
             # `requestDone` closes it.
             self.persistent = False
         else:
@@ -198,6 +208,7 @@ class DeadlineChannel(http.HTTPChannel):
     def _end_if_done(self) -> None:
         """Close after the last answer to a peer that has closed its side."""
         waits = self._handlingRequest or self._continuing or self._waitingForTransport
+        waits = waits or self._awaited is not None
         if self._is_half_closed and not waits and not self._closing:
             self.loseConnection()
 
@@ -242,8 +253,17 @@ class DeadlineChannel(http.HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         if self._lingering is not None:
             return
+        if self._awaited is not None:
+            self._awaited += data
+            if len(self._awaited) > MAX_BEHIND:
+                self._networkProducer.pauseProducing()
+            return
         if (self._part or data.startswith(b"POST ")) and not (data := self._after_short(data)):
             return
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        """Let twisted.web have these bytes."""
         if not self._busyReceiving:
             self._started = 1
             self._until = self.site.turns.monotonic() + SLICE_SECONDS
@@ -284,6 +304,11 @@ class DeadlineChannel(http.HTTPChannel):
                 break
             if answer is None:
                 break
+            if isinstance(answer, Deferred):
+                if answers:
+                    send_now(self.transport, b"".join(answers))
+                self._wait(answer, data, post.size)
+                return b""
             self._counted = False
             answers.append(self.site.answers.make(*answer))
             data = data[post.size :]
@@ -294,6 +319,42 @@ class DeadlineChannel(http.HTTPChannel):
             self.loseConnection()
             return b""
         return data
+
+    def _wait(self, answer: Deferred[AtOnce], data: bytes, size: int) -> None:
+        """Answer the request, the first `size` bytes of `data`, when its publication is made."""
+        self._awaited = data
+        self.setTimeout(None)
+        answer.addCallbacks(self._published, self._not_published, (size,))
+
+    def _published(self, answer: AtOnce, size: int) -> None:
+        data, self._awaited = self._awaited, None
+        if data is None:
+            # The connection is lost.
+            return
+        self._counted = False
+        send_now(self.transport, self.site.answers.make(*answer))
+        self._go_on()
+        if self._ends_soon:
+            self.loseConnection()
+        elif data[size:]:
+            self.dataReceived(data[size:])
+        else:
+            self._end_if_done()
+
+    def _not_published(self, failure: Failure) -> None:
+        """Let twisted.web answer the request, whose resource raises the reason."""
+        data, self._awaited = self._awaited, None
+        if data is None:
+            return
+        self.failure = failure.value
+        self._go_on()
+        self._receive(data)
+        if self._ends_soon:
+            self.end()
+
+    def _go_on(self) -> None:
+        self.setTimeout(self.site.limits.request_seconds)
+        self._networkProducer.resumeProducing()
 
     def _short(self, data: bytes) -> Post | None:
         """The head at the beginning of these bytes; None if they are for twisted.web."""
@@ -365,6 +426,7 @@ class DeadlineChannel(http.HTTPChannel):
         # The parser stops here until the next request may start.
         self.paused = True
         self.is_open_ended = False
+        self.failure = None
         super().requestDone(request)
         if not self.persistent:
             return

@@ -1,4 +1,4 @@
-"""The short path of a POST: a small request that has arrived whole, and is answered at once.
+"""The short path of a POST: a small request that has arrived whole, and only waits for its effect.
 
 Two thirds of the time of such a request are twisted.web's. The short path accepts only a head that
 is certainly valid, with no header that proxies, pages or codings add, and asks the same resources,
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request
@@ -43,11 +44,24 @@ _FIELDS = frozenset(
 AtOnce = tuple[int, bytes]
 """The status and the JSON text of an answer."""
 
-AnswerAtOnce = Callable[[Any, bytes], AtOnce | None]
+Soon = AtOnce | Deferred[AtOnce]
+"""An answer, perhaps a later one. If that fails, twisted.web answers the request, whose resource
+calls `raise_failure` before all else."""
+
+AnswerAtOnce = Callable[[Any, bytes], Soon | None]
 """The method `answer_at_once` of a resource: the answer to a request and its body.
 
 None, for a request that twisted.web must answer, comes before any effect.
 """
+
+
+def raise_failure(request: Request) -> None:
+    """Raise the reason why the publication of this request was not made on the short path."""
+    channel: Any = request.channel
+    failure = getattr(channel, "failure", None)
+    if failure is not None:
+        channel.failure = None
+        raise failure
 
 
 class Post(Head):
@@ -66,7 +80,7 @@ class Post(Head):
         self._root: IResource | None = None
         self._ask: AnswerAtOnce | None = None
 
-    def answer(self, channel: Any, body: bytes) -> AtOnce | None:
+    def answer(self, channel: Any, body: bytes) -> Soon | None:
         """The answer to this head and body on a connection, from the resources of its site."""
         self.channel, self._transport = channel, channel.transport
         try:

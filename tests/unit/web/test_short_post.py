@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.tcp import Server as TCPServer
 
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config, KeySettings
 from pushserver.config.settings import Server as ServerSection
+from pushserver.errors import TooMany, Unavailable
 from pushserver.web.pipeline import SHORT_PER_TURN
 from pushserver.web.short_post import MAX_BODY_BYTES, Answers, read_post
 from pushserver.web.site import HEADERS, PushRequest
@@ -37,11 +40,32 @@ LIMITS = Limits(body_bytes=1_000)
 
 
 class Pair:
-    """Two equal servers, with and without short paths, and a connection to each."""
+    """Two equal servers, with and without short paths, and a connection to each.
 
-    def __init__(self, config: Config | None = None, limits: Limits = LIMITS):
+    `slowly`: their publications are made later, as at a worker.
+    """
+
+    def __init__(self, config: Config | None = None, limits: Limits = LIMITS, slowly: bool = False):
         self.servers = [Server(limits, config=config, shortcuts=on) for on in (True, False)]
+        self.failure: Exception | None = None
+        """The reason why no publication is made."""
+        if slowly:
+            for server in self.servers:
+                self._make_slow(server)
         self.lines = [server.connect() for server in self.servers]
+
+    def _make_slow(self, server: Server) -> None:
+        broker: Any = server.node._broker
+        publish = broker.publish
+
+        async def publish_later(draft: Draft) -> Receipt:
+            await deferLater(server.clock, 0.1)
+            if self.failure is not None:
+                raise self.failure
+            receipt: Receipt = await publish(draft)
+            return receipt
+
+        broker.publish, broker.is_immediate = publish_later, False
 
     def send(self, *pieces: bytes) -> list[bytes]:
         """The answers of both to the same bytes; without their dates and epochs."""
@@ -51,8 +75,9 @@ class Pair:
         for piece in pieces:
             if not line.disconnecting and not line.lost:
                 line.send(piece)
-        # A wrong key is answered slowly.
-        server.clock.advance(3)
+        # A wrong key is answered slowly, and so may be each of several publications.
+        for _ in range(8):
+            server.clock.advance(0.5)
         answer = re.sub(rb"Date: [^\r]*", b"Date:", line.take())
         return answer.replace(server.hub.history.epoch.encode(), b"EPOCH")
 
@@ -139,13 +164,17 @@ KEYED = post("/channels/own", [("x-api-key", "k-own"), ("idempotency-key", "k1")
     st.integers(0, 400),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
 )
-@example([KEYED, KEYED, post("/channels/a", [("x-api-key", "k-own")], b"1")], 0, True, False)
-@example([post("/api/publish", [], CALL), post("/api/publish", [], b"{}")], 7, False, True)
-@example([post("/channels/a", [("origin", "http://app.example")], b"1")], 0, False, True)
-@example([post("/channels/a", [], b"x" * 1_001)], 0, False, False)
-def check_that_both_are_the_same(requests: list[bytes], cut: int, joined: bool, keys: bool) -> None:
-    pair = Pair(CONFIG if keys else None)
+@example([KEYED, KEYED, post("/channels/a", [("x-api-key", "k-own")], b"1")], 0, True, False, False)
+@example([KEYED, KEYED, post("/channels/a", [("x-api-key", "k-own")], b"1")], 0, True, False, True)
+@example([post("/api/publish", [], CALL), post("/api/publish", [], b"{}")], 7, False, True, False)
+@example([post("/channels/a", [("origin", "http://app.example")], b"1")], 0, False, True, False)
+@example([post("/channels/a", [], b"x" * 1_001)], 0, False, False, False)
+def check_that_both_are_the_same(
+    requests: list[bytes], cut: int, joined: bool, keys: bool, slowly: bool
+) -> None:
+    pair = Pair(CONFIG if keys else None, slowly=slowly)
     if joined:
         requests = [b"".join(requests)]
     for data in requests:
@@ -386,3 +415,102 @@ def test_the_date_changes_with_the_second(monkeypatch: pytest.MonkeyPatch) -> No
         now[0] = second
         dates.append(parse(answers.make(201, b"{}"))["date"])
     assert dates == [f"Thu, 01 Jan 1970 00:00:0{n} GMT" for n in (1, 1, 2)]
+
+
+POST = post("/channels/a", [], b"1")
+
+
+class TestAPublicationThatWaits:
+    def pair(self, failure: Exception | None = None) -> Pair:
+        pair = Pair(slowly=True)
+        pair.failure = failure
+        return pair
+
+    def both(self, pair: Pair) -> list[bytes]:
+        answers = []
+        for server, line in zip(pair.servers, pair.lines, strict=True):
+            answer = re.sub(rb"Date: [^\r]*", b"", line.take())
+            answers.append(answer.replace(server.hub.history.epoch.encode(), b"EPOCH"))
+        return answers
+
+    @pytest.mark.parametrize("count", [1, 3])
+    @pytest.mark.parametrize(
+        "failure", [None, Unavailable("the main process is away", "worker"), TooMany("no", "x", 2)]
+    )
+    def test_has_the_same_answers(self, failure: Exception | None, count: int) -> None:
+        pair = self.pair(failure)
+        short, long = pair.send(POST * count + post("/channels/a", [], b"]"))
+        assert short == long
+        assert short.count(b"HTTP/1.1 ") == count + 1
+        short, long = pair.send(POST)
+        assert short == long
+
+    def test_an_unexpected_failure_is_answered_and_logged(self, trouble: Trouble) -> None:
+        pair = self.pair(RuntimeError("broken"))
+        short, long = pair.send(POST)
+        assert short == long
+        assert short.startswith(b"HTTP/1.1 500 ")
+        assert len(trouble.take()) == 2
+
+    def test_the_failure_of_one_is_not_that_of_the_next(self) -> None:
+        pair = self.pair(Unavailable("away", "worker"))
+        pair.send(POST)
+        pair.failure = None
+        short, long = pair.send(POST)
+        assert short == long
+        assert short.startswith(b"HTTP/1.1 201 ")
+
+    def test_bytes_behind_it_wait_and_are_bounded(self) -> None:
+        pair = self.pair()
+        line = pair.lines[0]
+        line.send(POST)
+        line.send(POST[:30])
+        line.send(POST[30:] + post("/channels/a", [], b'"%b"' % (b"2" * 900)) * 30)
+        assert line.producerState == "paused"
+        for _ in range(40):
+            pair.servers[0].clock.advance(0.2)
+        assert line.take().count(b"HTTP/1.1 201 ") == 32
+
+    def test_a_client_that_leaves_gets_no_answer(self) -> None:
+        pair = self.pair()
+        line = pair.lines[0]
+        line.send(POST)
+        line.vanish()
+        pair.servers[0].clock.advance(1)
+        assert line.take() == b""
+
+    def test_a_client_that_closes_its_side_gets_its_answer(self) -> None:
+        pair = self.pair()
+        for server, line in zip(pair.servers, pair.lines, strict=True):
+            line.send(POST)
+            line.protocol.readConnectionLost()
+            server.clock.advance(1)
+        short, long = self.both(pair)
+        assert short == long
+        assert [line.disconnecting for line in pair.lines] == [True, True]
+
+    @pytest.mark.parametrize("failure", [None, Unavailable("away", "worker")])
+    def test_a_server_that_stops_answers_first(self, failure: Exception | None) -> None:
+        pair = self.pair(failure)
+        for server, line in zip(pair.servers, pair.lines, strict=True):
+            line.send(POST)
+            drained = server.site.drain()
+            assert not drained.called
+            server.clock.advance(1)
+        short, long = self.both(pair)
+        assert short.partition(b"\r\n")[0] == long.partition(b"\r\n")[0]
+        assert [line.disconnecting for line in pair.lines] == [True, True]
+
+    def test_it_may_take_longer_than_a_request(self) -> None:
+        pair = self.pair()
+        server, line = pair.servers[0], pair.lines[0]
+        broker: Any = server.node._broker
+        done: Deferred[Receipt] = Deferred()
+        broker.publish = lambda draft: done
+        line.send(POST)
+        server.clock.advance(server.site.limits.request_seconds * 3)
+        assert not line.disconnecting
+        done.callback(Receipt("e", 1, 1))
+        assert line.take().startswith(b"HTTP/1.1 201 ")
+        server.clock.advance(server.site.limits.request_seconds + 1)
+        assert line.disconnecting
