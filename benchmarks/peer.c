@@ -296,12 +296,15 @@ static void message(struct peer *peer, const char *at, const char *end, uint64_t
     case SOCKETIO:
     case UPGRADE:
         if (end - at == 6 && memcmp(at, "3probe", 6) == 0) {
-            peer->group->bad += !text(peer, "5");
-            is_ready(peer, event);
-        } else if (end > at && *at == '0')
-            peer->group->bad += !text(peer, "40");
-        else if (end > at && *at == '2')
-            peer->group->bad += !text(peer, "3");
+            if (text(peer, "5"))
+                is_ready(peer, event);
+            else
+                gone(peer);
+        } else if (end > at && *at == '0') {
+            if (!text(peer, "40"))
+                gone(peer);
+        } else if (end > at && *at == '2')
+            peer->group->answered += text(peer, "3");
         else if (end - at > 1 && memcmp(at, "40", 2) == 0)
             is_ready(peer, event);
         else
@@ -393,8 +396,9 @@ static size_t frames(struct peer *peer, const char *at, size_t length, uint64_t 
             compressed(peer, event, now);
         else if (data)
             message(peer, payload, payload + size, event, since, now);
-        else if (opcode == 9 && frame(peer, 10, payload, size))
-            peer->group->answered++;
+        else if (opcode == 9)
+            /* No fault if that fails: a server that dropped the client takes no answers. */
+            peer->group->answered += frame(peer, 10, payload, size);
         else if (opcode == 10)
             peer->group->pongs++;
         else if (opcode != 8)

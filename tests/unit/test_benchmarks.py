@@ -503,9 +503,17 @@ def event(seq: int, size: int = 0) -> bytes:
 
 
 def serve_one(
-    listener: socket.socket, feed: Path, extension: bytes, frames: Sequence[bytes], published: int
+    listener: socket.socket,
+    feed: Path,
+    extension: bytes,
+    frames: Sequence[bytes],
+    published: int,
+    resets: bool,
 ) -> None:
-    """Serve one client with these frames, in small pieces, when the feed starts."""
+    """Serve one client with these frames, in small pieces, when the feed starts.
+
+    `resets`: then reset the connection, and do not wait for the client to close it.
+    """
     client, _ = listener.accept()
     with client:
         client.recv(4096)
@@ -520,12 +528,20 @@ def serve_one(
         with feed.open("r+b") as file:
             file.seek(8)
             file.write(struct.pack("=Q", published))
+        if resets:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
         while client.recv(4096):
             pass
 
 
 def counted_by_the_tool(
-    folder: Path, group: Group, frames: Sequence[bytes], published: int, extension: bytes = b""
+    folder: Path,
+    group: Group,
+    frames: Sequence[bytes],
+    published: int,
+    extension: bytes = b"",
+    resets: bool = False,
 ) -> dict[str, Any]:
     """The report of the load tool on the one client of such a server."""
     try:
@@ -536,7 +552,7 @@ def counted_by_the_tool(
     feed.write_bytes(bytes(BYTES))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(
-            target=serve_one, args=(listener, feed, extension, frames, published)
+            target=serve_one, args=(listener, feed, extension, frames, published, resets)
         )
         server.start()
         load = Load((group,), 1.0, warmup=0.1, windows=1, window=0.1, settle=0.05, drain=0.1)
@@ -568,6 +584,15 @@ def test_the_load_tool_reads_the_beginning_of_a_long_frame_and_counts_the_rest(
     frames = [long, no_event, frame(event(2)), frame(event(3, size=50_000))[:-1]]
     counted = counted_by_the_tool(tmp_path, Group("websocket", 1, "/"), frames, 3)
     assert (counted["deliveries"], counted["missing"], counted["bad"]) == (2, 1, 1)
+
+
+@pytest.mark.slow
+def test_a_ping_that_the_load_tool_reads_after_a_reset_is_no_bad_frame(tmp_path: Path) -> None:
+    # So many that the reset comes before the tool has answered them.
+    frames = [frame(event(1)), frame(b"", kind=0x89) * 20_000]
+    group = Group("websocket", 1, "/")
+    counted = counted_by_the_tool(tmp_path, group, frames, 1, resets=True)
+    assert (counted["deliveries"], counted["closed"], counted["bad"]) == (1, 1, 0)
 
 
 OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n"
