@@ -139,7 +139,11 @@ class Worker:
                 self._silent.reset(control.SILENT_SECONDS)
             self._send(Pong())
         elif isinstance(message, Configure):
-            self._config = decode_config(message.config)
+            config = decode_config(message.config)
+            if config == self._config:
+                # That of the next main process is mostly the same.
+                return
+            self._config = config
             self.service.live.reload().addErrback(lambda failure: failure.trap(PushServerError))
         elif isinstance(message, Drain):
             self.service.ports.stopService()
