@@ -18,6 +18,7 @@ from pushserver.cluster.link import Link
 from pushserver.cluster.messages import FromAuthor, FromFollower, Row
 from pushserver.cluster.uplink import Uplink
 from pushserver.errors import StartFailed
+from pushserver.usercode.fork import close_in_forks
 from pushserver.usercode.once import Once
 
 AGAIN_SECONDS = 0.2
@@ -62,6 +63,10 @@ class AuthorPort(Service):
         except CannotListenError as error:
             problem = getattr(error.socketError, "strerror", None) or error.socketError
             raise StartFailed(f"the socket of the workers, {self._path}: {problem}") from None
+        opened = getattr(self._port, "socket", None)
+        if opened is not None:
+            # If this process is killed, followers would connect to a fork of it, which is silent.
+            close_in_forks(opened)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

@@ -12,13 +12,16 @@ import fcntl
 import os
 import sys
 import time
+from io import FileIO
+
+from pushserver.usercode.fork import close_in_forks
 
 LOCK_SECONDS = 2.0
 """The longest wait for another server or program that has the file open."""
 _PAUSE_SECONDS = 0.05
 
 
-def lock(path: str, shared: bool = False) -> int | None:
+def lock(path: str, shared: bool = False) -> FileIO | None:
     """Lock the file; None where that is not possible, or where there is no such file.
 
     Raises BlockingIOError if another one has it.
@@ -34,7 +37,10 @@ def lock(path: str, shared: bool = False) -> int | None:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file), os.stat(path)):
-                return file
+                held = FileIO(file)
+                # The copy of a fork would keep the lock if this process is killed.
+                close_in_forks(held)
+                return held
         except BlockingIOError:
             os.close(file)
             raise
@@ -46,7 +52,7 @@ def lock(path: str, shared: bool = False) -> int | None:
         os.close(file)
 
 
-def lock_patiently(path: str) -> int | None:
+def lock_patiently(path: str) -> FileIO | None:
     """As `lock`, which is tried for LOCK_SECONDS."""
     waited = 0.0
     while True:
@@ -59,10 +65,10 @@ def lock_patiently(path: str) -> int | None:
         waited += _PAUSE_SECONDS
 
 
-def unlock(file: int | None) -> None:
+def unlock(file: FileIO | None) -> None:
     """End the lock; SQLite's locks of the file end too."""
     if file is not None:
-        # A fork of this process has the descriptor too.
-        with contextlib.suppress(OSError):
+        # A process that is being started may have the descriptor too.
+        with contextlib.suppress(OSError, ValueError):
             fcntl.flock(file, fcntl.LOCK_UN)
-        os.close(file)
+        file.close()

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 
 from pushserver.store import locks
 from pushserver.store.copying import quiet, write_copy
@@ -39,7 +40,7 @@ class Opened:
     database: sqlite3.Connection
     inode: int
     log_is_missing: bool
-    lock: int | None
+    lock: FileIO | None
     """To be ended after the database is closed; None where SQLite's locks are the only ones."""
     copy: str
     """The file before its format was upgraded; empty if it was not."""

@@ -431,7 +431,7 @@ class TestUnusableFile:
     def test_closed_while_a_fork_has_its_descriptors_is_opened_again(self, path: Path) -> None:
         with opened(path) as (file, *_):
             assert file._lock is not None
-            copied = os.dup(file._lock)
+            copied = os.dup(file._lock.fileno())
         try:
             with opened(path):
                 pass
