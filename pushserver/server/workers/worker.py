@@ -139,11 +139,8 @@ class Worker:
                 self._silent.reset(control.SILENT_SECONDS)
             self._send(Pong())
         elif isinstance(message, Configure):
-            config = decode_config(message.config)
-            if config == self._config:
-                # That of the next main process is mostly the same.
-                return
-            self._config = config
+            # Also if nothing in it has changed: certificates may have.
+            self._config = decode_config(message.config)
             self.service.live.reload().addErrback(lambda failure: failure.trap(PushServerError))
         elif isinstance(message, Drain):
             self.service.ports.stopService()

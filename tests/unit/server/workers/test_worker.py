@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,21 @@ def test_settings_of_the_main_process_are_used(world: World) -> None:
     world.control.say(Configure(encode_config(config)))
     world.reactor.advance(1)
     assert world.worker.service.node.history.options("numbers").history_size == 7
+
+
+def test_certificates_are_read_again_with_the_same_settings(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[None] = []
+
+    def read() -> Callable[[], bool]:
+        reads.append(None)
+        return lambda: False
+
+    monkeypatch.setattr(world.worker.service.ports, "read_certificates", read)
+    world.control.say(Configure(encode_config(world.worker._config)))
+    world.reactor.advance(1)
+    assert reads == [None]
 
 
 def test_worker_that_drains_listens_no_more(world: World) -> None:
