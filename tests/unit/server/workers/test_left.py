@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,6 +93,40 @@ def test_worker_that_does_not_answer_is_killed(tmp_path: Path, killed: list[int]
     assert killed == [os.getpid()]
     ends.set()
     thread.join()
+
+
+def test_stopped_worker_is_killed_earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 1_000.0)
+    monkeypatch.setattr(module, "STOPPED_SECONDS", 0.2)
+    program = (
+        "import os, signal, socket, sys; one = socket.socket(socket.AF_UNIX);"
+        "one.bind(sys.argv[1]); one.listen(); print(flush=True);"
+        "os.kill(os.getpid(), signal.SIGSTOP)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "control-1")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        assert find_left(str(tmp_path)) == {}
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_workers_answer_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STOPPED_SECONDS", 0.0)
+    both = threading.Barrier(2)
+
+    def answer(number: int, connection: socket.socket) -> None:
+        both.wait(10)
+        connection.sendall(here(number))
+        connection.recv(1)
+
+    threads = [waits(tmp_path / f"control-{number}", partial(answer, number)) for number in (1, 2)]
+    found = find_left(str(tmp_path))
+    assert sorted(found) == [1, 2]
+    for one in found.values():
+        one.connection.close()
+    for thread in threads:
+        thread.join()
 
 
 def test_worker_that_answers_something_else_is_killed(tmp_path: Path, killed: list[int]) -> None:
