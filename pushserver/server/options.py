@@ -31,7 +31,7 @@ from pushserver.server.service import PushService
 from pushserver.server.watchdog import Watchdog
 from pushserver.server.workers.crew import Crew
 from pushserver.server.workers.folder import SocketFolder
-from pushserver.server.workers.number import count, parse_workers
+from pushserver.server.workers.number import check_files, count, parse_workers
 from pushserver.sources.registry import SourceTypes
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.steady import steady
@@ -212,7 +212,10 @@ def make(
 def make_crew(config: Config, environment: Mapping[str, str], reactor: Reactor) -> Crew | None:
     """The workers of a server, if it has several; raises StartFailed."""
     number = count(config.server.workers)
-    return Crew(SocketFolder(environment), number, reactor) if number > 1 else None
+    if number == 1:
+        return None
+    check_files(number)
+    return Crew(SocketFolder(environment), number, reactor)
 
 
 def complete(

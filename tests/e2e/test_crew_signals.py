@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.e2e.conditions import wait_until
 from tests.e2e.crew import MEMORY, Crew, state
-from tests.e2e.exchange import publish
+from tests.e2e.exchange import ask, publish
 from tests.e2e.sockets import closed_with, dial, frame
 from tests.processes import lives
 
@@ -93,6 +94,36 @@ def test_workers_that_were_told_to_stop_do_not_serve_the_next_main_process(crew:
     assert set(crew.workers().values()).isdisjoint(before.values())
     for n in range(20):
         assert publish(crew.server, "a", n)["offset"] == n + 1
+
+
+def test_signals_while_settings_are_read_again(crew: Crew) -> None:
+    (crew.folder / "told").touch()
+    crew.server.start()
+    workers = crew.workers()
+    # Those to the group of the main process are not for the workers.
+    assert not {os.getpgid(pid) for pid in workers.values()} & {os.getpgid(crew.main)}
+    (crew.folder / "pushserver.toml").write_text(f"{MEMORY}[limits]\nbody_bytes = 10\n")
+    crew.server.send(signal.SIGHUP)
+    os.kill(workers[1], signal.SIGKILL)
+    crew.server.send(signal.SIGHUP)
+    crew.wait_for("another one starts")
+    wait_until(lambda: crew.checks() == (200, "ok"))
+    for _ in range(20):
+        assert ask(crew.server, "POST", "channels/a", b'"0123456789"').status == 413
+    crew.server.send(signal.SIGHUP)
+    assert crew.server.stop() == -signal.SIGTERM
+    assert crew.all() == set()
+
+
+def test_port_in_use_ends_the_start_without_a_rest(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        crew = Crew(tmp_path, MEMORY, "--listen", address, lasting=True)
+        with pytest.raises(AssertionError, match=f"cannot listen on {address}: the port is in use"):
+            crew.server.start()
+        crew.check_end()
 
 
 def test_stop_while_workers_start_leaves_nothing(crew: Crew) -> None:

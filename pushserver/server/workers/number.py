@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 from pushserver.config.convert import Location, Text, convert
@@ -11,6 +12,8 @@ from pushserver.errors import InvalidConfig, StartFailed
 
 MOST = 128
 _NO_QUOTA = MOST + 1
+_FILES, _FILES_OF_WORKER = 64, 8
+"""What the main process has open: its own, and the sockets of each worker."""
 
 
 def parse_workers(given: object) -> int | str:
@@ -33,6 +36,18 @@ def count(workers: int | str, root: str = "/") -> int:
         return workers
     cores = min(len(os.sched_getaffinity(0)), _quota(Path(root)))
     return min(max(cores - 1, 1), MOST)
+
+
+def check_files(workers: int) -> None:
+    """Raise StartFailed if the main process may not have the files open that the workers need."""
+    needed = _FILES + workers * _FILES_OF_WORKER
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise StartFailed(
+            f"the process may have {most} files open, and {workers} workers need {needed}, and one"
+            " more for each connection: raise LimitNOFILE= of the unit (ulimit -n), or have fewer"
+            " workers"
+        )
 
 
 def _quota(root: Path) -> int:

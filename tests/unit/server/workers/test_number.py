@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
-from pushserver.server.workers.number import count
+from pushserver.errors import StartFailed
+from pushserver.server.workers.number import check_files, count
 
 
 @pytest.fixture
@@ -24,6 +26,15 @@ def put(machine: Path, group: str, **quotas: str) -> None:
         folder = machine / "sys/fs/cgroup" / ("" if name == "top" else name.replace("_", "/"))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cpu.max").write_text(f"{quota}\n")
+
+
+def test_workers_need_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most in (128, resource.RLIM_INFINITY):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, most=most: (24, most))
+        check_files(8)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (24, 127))
+    with pytest.raises(StartFailed, match=r"127 files open, and 8 workers need 128.* LimitNOFILE="):
+        check_files(8)
 
 
 @pytest.mark.parametrize("number", [1, 2, 128])
