@@ -20,6 +20,7 @@ from pushserver.cluster.uplink import Uplink
 from pushserver.errors import StartFailed
 from pushserver.usercode.fork import close_in_forks
 from pushserver.usercode.once import Once
+from pushserver.usercode.steady import steady
 
 AGAIN_SECONDS = 0.2
 """The pause before the next attempt to connect to the author."""
@@ -47,7 +48,7 @@ class AuthorPort(Service):
         self._author = author
         self._reactor = reactor
         self._run = run
-        self._seconds = reactor.seconds if shortcuts else None
+        self._seconds = steady(reactor) if shortcuts else None
         self._port: IListeningPort | None = None
         self._links: set[Link] = set()
         self._stop = Once()
@@ -134,7 +135,7 @@ class UplinkService(Service):
         self._has_room = has_room
         self._path = path
         self._reactor = reactor
-        self._seconds = reactor.seconds if shortcuts else None
+        self._seconds = steady(reactor) if shortcuts else None
         self._link: Link | None = None
         self._again: IDelayedCall | None = None
 

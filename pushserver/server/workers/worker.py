@@ -58,6 +58,7 @@ class Worker:
         """Make its server; raises StartFailed. Nothing listens before there is a log."""
         self._start = start
         self._reactor = reactor
+        self._monotonic = steady(reactor)
         self._end = end
         self._config = start.config
         self._place = Place(start.folder, start.worker)
@@ -156,7 +157,7 @@ class Worker:
         self._silent = None
         if self._is_ending:
             return
-        now = self._reactor.seconds()
+        now = self._monotonic()
         if self._alone_until is None:
             self._alone_until = now + control.ALONE_SECONDS
         self._alone = self._reactor.callLater(max(0.0, self._alone_until - now), self._left_alone)
