@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,8 @@ START_SECONDS = 30
 LASTING_SECONDS = 10.0
 """A worker that ends earlier after its start is replaced after a pause, which grows."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+LONGEST_WAIT = 1.0
+"""The longest pause after a worker that was ready, at whose socket connections wait."""
 
 Launch = Callable[[int, int, Callable[[str], None]], WorkerProcess]
 """Starts the worker of a number, with the descriptor of its control connection; raises OSError."""
@@ -47,7 +48,8 @@ class Slot:
     """Keeps one worker running, from `start` or `adopt` to `stop`.
 
     `changed` is called when it has become ready, or has ended for good; `suspend` with its number
-    when it is replaced only after a pause, and `resume` when it accepts connections.
+    when it could not start and is tried again after a pause, and `resume` when it accepts
+    connections.
     """
 
     _log = Logger()
@@ -211,7 +213,7 @@ class Slot:
             status=status,
             event_name="worker_ended",
         )
-        self._start_later()
+        self._start_later(was_ready)
 
     def _failed_to_start(self, error: Exception) -> None:
         self._failures += 1
@@ -221,14 +223,16 @@ class Slot:
             problem=str(error),
             event_name="worker_not_started",
         )
-        self._start_later()
+        self._start_later(was_ready=False)
 
-    def _start_later(self) -> None:
+    def _start_later(self, was_ready: bool) -> None:
+        """Start the next process; connections wait meanwhile if this one could take some."""
         self.state = "waiting"
         self.restarts += 1
         pause = 0.0
         if self._failures > 1:
-            with suppress(OverflowError):
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 16))
-            self._suspend(self.number)
+            longest = LONGEST_WAIT if was_ready else LONGEST_PAUSE
+            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 16))
+            if not was_ready:
+                self._suspend(self.number)
         self._again = self._reactor.callLater(pause, self.start)

@@ -13,6 +13,7 @@ from pushserver.server.workers.slot import (
     FIRST_PAUSE,
     LASTING_SECONDS,
     LONGEST_PAUSE,
+    LONGEST_WAIT,
     MOST_MISSED,
     START_SECONDS,
 )
@@ -122,6 +123,16 @@ def test_no_connection_waits_for_a_worker_that_is_replaced_after_a_pause(world: 
     world.controls[3].say(Ready())
     assert world.sockets == [("suspend", 2), ("resume", 2)]
     assert len(world.log.take()) == 2
+
+
+def test_connections_wait_for_the_successor_of_a_worker_that_was_ready(world: World) -> None:
+    for _ in range(9):
+        world.controls[-1].say(Ready())
+        world.processes[-1].end("SIGKILL")
+        world.reactor.advance(LONGEST_WAIT)
+    assert len(world.processes) == 11
+    assert ("suspend", 2) not in world.sockets
+    assert sum("worker 2" in line for line in world.log.take()) == 9
 
 
 def test_worker_that_does_not_answer_is_killed(world: World) -> None:
