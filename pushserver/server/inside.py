@@ -13,7 +13,7 @@ from pushserver.auth.proxies import UNIX as UNIX_PEERS
 from pushserver.auth.proxies import Proxies
 from pushserver.server.listener import Listener
 from pushserver.server.place import MAIN, Place
-from pushserver.server.unix_socket import UNIX, UnixEndpoint
+from pushserver.server.unix_socket import UNIX, UnixEndpoint, endpoint_of
 from pushserver.web.gate import IsOwn
 from pushserver.web.proxied import ProxiedFactory
 from pushserver.web.relay import Relay
@@ -53,9 +53,7 @@ def inner_port(
         of_processes=True,
     )
     path = place.http(place.worker)
-    # Of these characters the text of an endpoint is made.
-    text = UNIX + re.sub(r"([\\:=])", r"\\\1", path)
-    return InnerPort(UnixEndpoint(reactor, text), UNIX + path, factory)
+    return InnerPort(UnixEndpoint(reactor, endpoint_of(path)), UNIX + path, factory)
 
 
 class Relays:

@@ -31,6 +31,11 @@ _KEYS = ("address", "mode", "backlog", "lockfile", "group")
 """The parameters, in Twisted's order. `backlog` and `lockfile` are Twisted's, without effect."""
 
 
+def endpoint_of(path: str) -> str:
+    """The text of the endpoint at this path, with escapes for the characters of its syntax."""
+    return UNIX + re.sub(r"([\\:=])", r"\\\1", path)
+
+
 @implementer(IStreamServerEndpoint)
 class UnixEndpoint:
     """Listens on the path of a text `unix:PATH[:mode=MODE][:group=GROUP]`.

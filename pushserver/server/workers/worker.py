@@ -26,7 +26,7 @@ from pushserver.errors import PushServerError, StartFailed
 from pushserver.server.build import build
 from pushserver.server.logging import escape_output
 from pushserver.server.place import Place
-from pushserver.server.unix_socket import UNIX, UnixEndpoint
+from pushserver.server.unix_socket import UnixEndpoint, endpoint_of
 from pushserver.server.workers import control
 from pushserver.server.workers.control import (
     Configure,
@@ -161,7 +161,7 @@ class Worker:
         if self._alone_until is None:
             self._alone_until = now + control.ALONE_SECONDS
         self._alone = self._reactor.callLater(max(0.0, self._alone_until - now), self._left_alone)
-        endpoint = UnixEndpoint(self._reactor, f"{UNIX}{self._place.control}")
+        endpoint = UnixEndpoint(self._reactor, endpoint_of(self._place.control))
         listening = endpoint.listen(self._factory(self._found))
         listening.addCallbacks(self._waits, self._cannot_wait)
 

@@ -166,6 +166,17 @@ def test_worker_keeps_its_connections_for_a_while_without_a_main_process(
     assert trouble.take() == ["there has been no main process for 10.0 seconds: the worker ends"]
 
 
+@pytest.mark.parametrize("name", ["a:b", "mode=660", "a\\\\b"])
+def test_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    world = World(folder)
+    world.attach()
+    world.lose()
+    assert "control-2" in os.listdir(folder)
+    world.close()
+
+
 def test_next_main_process_finds_the_worker(world: World, tmp_path: Path) -> None:
     world.attach()
     world.lose()
