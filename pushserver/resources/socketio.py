@@ -18,7 +18,7 @@ from pushserver.resources.centrifuge import ConnectionContext
 from pushserver.sessions.base import Transport
 from pushserver.sessions.probe import Probe
 from pushserver.sessions.socketio import SocketIO
-from pushserver.transports.polling import Pollings, PollingTransport
+from pushserver.transports.polling import NOOP, Pollings, PollingTransport
 from pushserver.web.checks import check_no_navigation, check_origin
 from pushserver.web.heads import forget_head
 from pushserver.web.mount import mark_open_ended
@@ -95,6 +95,8 @@ class SocketIOResource(LeafResource):
         check_origin(request, self.context.trust)
         request.setHeader(b"content-type", b"text/plain; charset=UTF-8")
         request.setHeader(b"cache-control", b"no-store")
+        if self.pollings.is_last(_parameter(request, b"sid").decode("utf-8", "replace")):
+            return NOOP
         polling = self._polling(request)
         if polling is None:
             check_no_navigation(request)

@@ -26,11 +26,14 @@ PAYLOAD_BYTES = 65_536
 PAYLOAD_PACKETS = 16
 """The most packets of an answer: python-engineio (4.15) closes the connection after one more."""
 
+LEFT_CLIENTS = 1_000
+"""The clients whose last GET may still come after the POST that closed their conversation."""
+
 LOST = 1001
 """The end of a client that dropped a connection with a waiting GET: packets may be lost."""
 
 _CLOSE = engineio.encode(engineio.CLOSE)
-_NOOP = engineio.encode(engineio.NOOP)
+NOOP = engineio.encode(engineio.NOOP)
 
 
 class Pollings:
@@ -46,6 +49,7 @@ class Pollings:
         self._reactor = reactor
         self._limited = LimitedLog(log, bounds.clock)
         self._by_id: dict[str, PollingTransport] = {}
+        self._left: dict[str, None] = {}
 
     def open(
         self, request: Request, make_conversation: Callable[[PollingTransport], Engine[Any]]
@@ -67,6 +71,10 @@ class Pollings:
             polls_no_more()
             transport.discard()
             del self._by_id[name]
+            if transport.is_left:
+                self._left[name] = None
+                if len(self._left) > LEFT_CLIENTS:
+                    del self._left[next(iter(self._left))]
 
         conversation.when_closed = closed
         self._by_id[name] = transport
@@ -75,6 +83,16 @@ class Pollings:
     def find(self, name: str) -> PollingTransport | None:
         """The transport of a client, until the end of its conversation."""
         return self._by_id.get(name)
+
+    def is_last(self, name: str) -> bool:
+        """Whether a GET is the last one of a client that has closed its conversation.
+
+        It is on another connection than the POST that closes, so it may come after that.
+        """
+        transport = self._by_id.get(name)
+        if transport is not None:
+            return transport.is_left
+        return self._left.pop(name, self) is None
 
 
 class PollingTransport:
@@ -94,6 +112,7 @@ class PollingTransport:
         "blocked_at",
         "conversation",
         "format",
+        "is_left",
         "is_upgraded",
         "peer",
     )
@@ -115,6 +134,7 @@ class PollingTransport:
         self.format: EngineFormat = ENGINE_POLLING
         self.conversation: Engine[Any] | None = None
         self.blocked_at: float | None = None
+        self.is_left = False
         self.is_upgraded = False
         self.peer = peer
         self._backlog = Backlog(bounds, self)
@@ -172,10 +192,10 @@ class PollingTransport:
         That is how a client learns of an end after which it should return, too: python-socketio
         (5.18.1) stays away after a close packet, socket.io-client (4.8.4) returns in either case.
         """
-        self._end(_NOOP if centrifuge.reconnects(code) else _CLOSE)
+        self._end(NOOP if centrifuge.reconnects(code) else _CLOSE)
 
     def abort(self) -> None:
-        self._end(_NOOP)
+        self._end(NOOP)
 
     def slow(self, queued: int, setting: str = "queue_bytes") -> None:
         self._limited.info(
@@ -203,6 +223,7 @@ class PollingTransport:
         conversation, self.conversation = self.conversation, None
         self._polls_no_more()
         if conversation is not None:
+            self.is_left = conversation.is_left
             # In a later turn, as on other transports: the conversation is still ending.
             self._reactor.callLater(0, conversation.closed)
 
@@ -219,7 +240,7 @@ class PollingTransport:
             self.conversation.disconnect(centrifuge.BAD_FRAME, reason)
             return b""
         if (payload := self._take()) or self._upgrading:
-            return payload or _NOOP
+            return payload or NOOP
         self._poll = Deferred()
         return self._poll
 
@@ -276,7 +297,7 @@ class PollingTransport:
             return False
         self._upgrading = True
         if self._poll is not None:
-            self._answer(self._take() or _NOOP)
+            self._answer(self._take() or NOOP)
         return True
 
     def give_up_upgrade(self) -> None:
@@ -289,7 +310,7 @@ class PollingTransport:
             return False
         conversation.collect()
         self._open, self.is_upgraded, self.conversation = False, True, None
-        self._answer(_NOOP)
+        self._answer(NOOP)
         self._polls_no_more()
         conversation.take_over(transport)
         if self._backlog or self._rest[0]:

@@ -268,6 +268,7 @@ BOUNDS = {
     "auth.quotas.Users._counts": CONNECTIONS,
     "auth.publications.Publications.rates": "one for each of three settings",
     "transports.polling.Pollings._by_id": CONNECTIONS,
+    "transports.polling.Pollings._left": "LEFT_CLIENTS",
     "transports.unsent.Unsent._backlogs": CONNECTIONS,
     "transports.unsent.Unsent._counts": "the pieces of all backlogs: unsent_bytes",
     "web.turned_away.Exits.waiting": "WAITING",

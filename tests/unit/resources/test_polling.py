@@ -19,6 +19,7 @@ from pushserver.config.settings import Server as ServerConfig
 from pushserver.hub import fanout
 from pushserver.protocols.engineio import MAX_PACKETS
 from pushserver.sessions.probe import UPGRADE_SECONDS
+from pushserver.transports import polling
 from pushserver.transports.polling import PAYLOAD_PACKETS
 from tests.unit.fakes.socketio import event
 from tests.unit.fakes.tools import drive
@@ -238,7 +239,29 @@ class TestTheEnd:
         assert poller.post(b"1").body == b"ok"
         assert packets(line.response()) == [b"6"]
         line.vanish()
+        # Its GET is answered; another one could still be on its way.
+        assert poller.server.get(poller.path).body == b"6"
         self.end(poller)
+
+    @pytest.mark.parametrize("seconds", [0, 60])
+    def test_by_the_client_may_come_before_its_get(self, seconds: int) -> None:
+        poller = Poller(Server(), "", "/a")
+        assert poller.post(b"1").body == b"ok"
+        poller.server.advance(seconds)
+        assert poller.server.get(poller.path).body == b"6"
+        self.end(poller)
+
+    def test_by_many_clients_is_known_of_the_last_ones(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(polling, "LEFT_CLIENTS", 2)
+        server = Server()
+        pollers = [Poller(server, "") for _ in range(3)]
+        for poller in pollers:
+            poller.post(b"1")
+        server.advance(0)
+        assert pollers[0].error() == GONE
+        assert [server.get(poller.path).body for poller in pollers[1:]] == [b"6", b"6"]
 
     @pytest.mark.parametrize(
         "body",
