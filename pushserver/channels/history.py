@@ -91,7 +91,7 @@ class History:
         self.on_release: Callable[[str], None] = _ignore
         """Called with a channel that is dropped: it has no watcher and never had a publication."""
         self._options = options
-        self._held: set[str] = set()
+        self._followed: set[str] = set()
         self._pinned: dict[str, bool] = {}
         self._unswept: list[str] = []
 
@@ -148,34 +148,31 @@ class History:
         return channel
 
     def hold(self, name: str) -> None:
-        """Keep this channel until `unhold`, for a follower of it in another process.
+        """Have this channel until `unhold`, for a follower of it in another process.
 
-        Makes the channel if there is none; raises LimitExceeded.
+        Makes the channel if there is none; `room.make` comes before, so that the bounds hold. While
+        nobody watches it, it makes room for others as without a follower (`Room.on_forget`).
         """
-        self.room.make((name,))
-        self._held.add(name)
-        self.channel(name)
+        self._followed.add(name)
+        if name not in self.channels:
+            self.room.add(self.peek(name))
+        self.open(name)
 
     def unhold(self, name: str, watched: bool) -> None:
-        """No follower has the channel any more; `watched`: whether it has subscribers here."""
-        self._held.discard(name)
+        """No follower has the channel any more; `watched`: whether it has subscribers."""
+        self._followed.discard(name)
         if not watched:
             self.release(name)
 
     def release(self, name: str) -> None:
-        """Note that nobody watches a channel; drop it if it never had a publication.
-
-        A channel that is held stays.
-        """
-        if name in self._held:
-            return
+        """Note that nobody watches a channel; drop it if it never had a row and is not held."""
         channel = self.channels.get(name)
         if channel is not None:
             channel.watched = False
         if name in self._pinned:
             self._pinned[name] = True
         elif channel is not None:
-            if channel.top:
+            if channel.top or name in self._followed:
                 self.room.place(channel)
                 self.room.shrink()
             else:
@@ -293,7 +290,7 @@ class History:
         return evicted, changed
 
     def _is_used(self, name: str, watched: Callable[[str], bool]) -> bool:
-        return name in self._pinned or name in self._held or watched(name)
+        return name in self._pinned or name in self._followed or watched(name)
 
     @property
     def unswept(self) -> int:

@@ -32,7 +32,8 @@ class Room:
 
     `bytes` is the memory of all channels and rows, roughly. `on_evict` is called after each step
     with the channel, the number of its evicted rows and the setting; a forgotten channel is gone
-    then. A step takes the same time however many channels there are.
+    then. `on_forget` is called with each channel that is forgotten. A step takes the same time
+    however many channels there are.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Room:
         self.channels: dict[str, Channel] = {}
         self.forgotten = Forgotten()
         self.on_evict: OnEvict = _ignore
+        self.on_forget: Callable[[str], None] = _keep_on
         self.lasting = lasting
         # Ordered dicts: a plain one takes longer to find its first key the more are deleted.
         self._idle: OrderedDict[str, Channel] = OrderedDict()
@@ -79,6 +81,7 @@ class Room:
         """Remove a channel without rows, and remember up to which seq it had some."""
         self.forgotten.add(channel.name, channel.floor_seq)
         self.remove(channel)
+        self.on_forget(channel.name)
 
     def place(self, channel: Channel, pinned: bool = False) -> None:
         """Note that the channel's watchers, pin or first row came or went; counts as a use."""
@@ -197,3 +200,7 @@ def _memory(channel: Channel) -> int:
 
 def _ignore(channel: str, rows: int, setting: str) -> None:
     """No-op, until a broker counts what is evicted."""
+
+
+def _keep_on(channel: str) -> None:
+    """No-op, while no other process follows the channels."""

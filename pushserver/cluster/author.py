@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from twisted.logger import Logger, globalLogPublisher
 
@@ -10,6 +11,7 @@ from pushserver import __version__
 from pushserver.channels.publication import Publication
 from pushserver.cluster.asks import Asks
 from pushserver.cluster.calls import Calls, Run, Send
+from pushserver.cluster.image_parts import split
 from pushserver.cluster.log_events import event_of
 from pushserver.cluster.measures import Measure, Measures, ProcessLink
 from pushserver.cluster.messages import (
@@ -27,6 +29,7 @@ from pushserver.cluster.messages import (
     Entered,
     Failed,
     Follow,
+    Forgotten,
     FromFollower,
     Gone,
     Handled,
@@ -75,9 +78,10 @@ class Author:
         self._links: dict[str, dict[FollowerLink, None]] = {}
         node.tap(self._published, self.has_room)
         node.history.on_clear = self._cleared
+        node.history.room.on_forget = self._forgotten
 
     def follow(self, link: FollowerLink, channel: str) -> None:
-        """Send the publications of a channel to this link; raises LimitExceeded."""
+        """Send the publications of a channel to this link; `room.make` comes before."""
         links = self._links.get(channel)
         if links is None:
             self.node.history.hold(channel)
@@ -101,6 +105,15 @@ class Author:
 
     def _cleared(self, channel: str) -> None:
         self._send(channel, lambda: Cleared(channel))
+
+    def _forgotten(self, channel: str) -> None:
+        """Let the followers forget a channel that nobody watched, and that made room for others."""
+        links = self._links.pop(channel, None)
+        if links:
+            self.node.history.unhold(channel, watched=False)
+            text = frame(Forgotten(channel))
+            for link in links:
+                link.forget(channel, text)
 
     def _send(self, channel: str, make: Callable[[], Message]) -> None:
         links = self._links.get(channel)
@@ -205,6 +218,11 @@ class FollowerLink:
         for channel in tuple(self._channels):
             self._leave(channel)
 
+    def forget(self, channel: str, text: bytes) -> None:
+        """Follow this channel no longer; `text` is the frame that says so."""
+        self._channels.discard(channel)
+        self.send(text)
+
     def _leave(self, channel: str) -> None:
         if channel in self._channels:
             self._channels.discard(channel)
@@ -227,36 +245,41 @@ class FollowerLink:
         self._ignore()
 
     def _attach(self, points: Sequence[Point]) -> None:
-        """Follow the channels that the follower has, as far as they can be kept."""
-        kept = []
+        """Follow the channels that the follower has, as far as it can continue with them."""
+        history = self._node.history
+        kept, empty = [], []
         for point in points:
-            try:
-                self._add(point.channel)
-            except LimitExceeded:
-                continue
-            kept.append(point)
-        self._send_images(0, kept)
+            if point.channel in history.channels:
+                kept.append(point.channel)
+            elif not point.offset and point.epoch == history.peek(point.channel).epoch:
+                empty.append(point.channel)
+        # Those that need room come last, so that they do not take it from the others.
+        for channel in (*kept, *empty):
+            with suppress(LimitExceeded):
+                self._add([channel])
+        self._send_images(0, [point for point in points if point.channel in self._channels])
 
     def _follow(self, call: int, points: Sequence[Point]) -> None:
-        new = [point.channel for point in points if point.channel not in self._channels]
         try:
-            for channel in new:
-                self._add(channel)
+            self._add([point.channel for point in points])
         except LimitExceeded as error:
-            for channel in new:
-                self._leave(channel)
             self._answer(frame(failed(call, error)))
         else:
             self._send_images(call, points)
+            self._node.history.room.shrink()
 
-    def _add(self, channel: str) -> None:
-        self._author.follow(self, channel)
-        self._channels.add(channel)
+    def _add(self, channels: Sequence[str]) -> None:
+        self._node.history.room.make(channels)
+        for channel in channels:
+            self._author.follow(self, channel)
+            self._channels.add(channel)
 
     def _send_images(self, call: int, points: Sequence[Point]) -> None:
         history, now = self._node.history, self._node.monotonic()
-        images = [image_of(history, point, now) for point in points]
-        self._answer(frame(Images(call, history.epoch, history.seq, images)))
+        *parts, last = split(image_of(history, point, now) for point in points)
+        for part in parts:
+            self._answer(frame(Images(call, history.epoch, history.seq, part, more=True)))
+        self._answer(frame(Images(call, history.epoch, history.seq, last)))
 
     async def _publish(self, message: Publish) -> None:
         try:

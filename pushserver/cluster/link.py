@@ -18,7 +18,7 @@ from pushserver.cluster.messages import BadMessage, Frames
 from pushserver.usercode.fork import close_in_forks
 
 MESSAGE_BYTES = 512 * 2**20
-"""The longest message: an image of all publications that a channel retains."""
+"""The longest message; those that can become longer come in parts."""
 UNSENT_BYTES = 64 * 2**20
 """An end that leaves more bytes unread is too slow, and loses the link."""
 QUIET_SECONDS = 0.00025

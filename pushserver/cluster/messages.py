@@ -252,12 +252,16 @@ class Measured(Message, frozen=True, tag=45):
 
 
 class Images(Message, frozen=True, tag=20):
-    """The images of channels, and the seq up to which they go in this epoch of the run."""
+    """The images of channels, and the seq up to which they go in this epoch of the run.
+
+    If there are `more`, the next message is another part of the same answer (`image_parts`).
+    """
 
     call: int
     epoch: str
     seq: int
     images: list[Image]
+    more: bool = False
 
 
 class Row(Message, frozen=True, tag=21):
@@ -269,6 +273,12 @@ class Row(Message, frozen=True, tag=21):
 
 class Cleared(Message, frozen=True, tag=22):
     """The history of a followed channel was dropped."""
+
+    channel: str
+
+
+class Forgotten(Message, frozen=True, tag=36):
+    """The author has this channel no more: nobody watched it, and others needed its room."""
 
     channel: str
 
@@ -429,6 +439,7 @@ FromAuthor = (
     Images
     | Row
     | Cleared
+    | Forgotten
     | Published
     | Done
     | Answered

@@ -12,6 +12,7 @@ from pushserver import __version__
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.cluster.calls import Calls, Send
 from pushserver.cluster.handlers import RemoteHandlers
+from pushserver.cluster.image_parts import join
 from pushserver.cluster.measures import Measure
 from pushserver.cluster.messages import (
     Answered,
@@ -22,6 +23,7 @@ from pushserver.cluster.messages import (
     Done,
     Failed,
     Follow,
+    Forgotten,
     FromAuthor,
     Handled,
     Hello,
@@ -37,7 +39,7 @@ from pushserver.cluster.messages import (
 from pushserver.cluster.roster import Roster
 from pushserver.cluster.shared_bounds import BoundsLink
 from pushserver.hub.audience import Subscriber
-from pushserver.hub.follower import Follower, Point
+from pushserver.hub.follower import Follower, Image, Point
 
 
 class LinkedLog(Protocol):
@@ -72,6 +74,8 @@ class Uplink:
         self._process = token_hex(8)
         self._worker = worker
         self._was_linked = False
+        # Of the answer whose last part has not come yet.
+        self._parts: list[Image] = []
         self._roster = roster
         self._handlers = handlers
         self.attached: Callable[[], None] = lambda: None
@@ -98,6 +102,7 @@ class Uplink:
 
     def lost(self) -> None:
         """The link is gone: the calls that wait fail."""
+        self._parts = []
         if self.log is not None:
             self.log.lost()
         self.calls.lost()
@@ -111,14 +116,13 @@ class Uplink:
         elif isinstance(message, Published):
             self.calls.answer(message.call, message.receipt)
         elif isinstance(message, Images):
-            follower.at(message.epoch, message.seq)
-            if message.call:
-                follower.install(message.images, lambda: self.calls.answer(message.call, None))
-            else:
-                follower.resume(message.images)
-                self.attached()
+            self._parts += message.images
+            if not message.more:
+                self._install(message)
         elif isinstance(message, Cleared):
             follower.cleared(message.channel)
+        elif isinstance(message, Forgotten):
+            follower.forgotten(message.channel)
         elif isinstance(message, Counted):
             self.bounds.received(message)
         elif isinstance(message, Done):
@@ -133,6 +137,16 @@ class Uplink:
             self._refused(message.version)
         else:
             self._roster.received(message)
+
+    def _install(self, last: Images) -> None:
+        """Install the images of an answer, of which this is the last part."""
+        images, self._parts = join(self._parts), []
+        self.follower.at(last.epoch, last.seq)
+        if last.call:
+            self.follower.install(images, lambda: self.calls.answer(last.call, None))
+        else:
+            self.follower.resume(images)
+            self.attached()
 
     def _refused(self, version: str) -> None:
         """The author ignores this process: go on as without a link."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import ClassVar, Protocol
 
 from msgspec import Struct
@@ -57,8 +58,8 @@ class Point(Struct, frozen=True, array_like=True):
 class Log(Protocol):
     """The author's log, as a follower uses it. `publish`, `clear` and `follow` raise Unavailable.
 
-    The log calls `Follower.row`, `cleared` and `install` in the order in which the author made the
-    changes. The answer to a call comes after all changes that were made before it.
+    The log calls `Follower.row`, `cleared`, `forgotten` and `install` in the order in which the
+    author made the changes. The answer to a call comes after all changes that were made before it.
     """
 
     async def publish(self, draft: Draft) -> Receipt:
@@ -193,6 +194,13 @@ class Follower:
         """The history of the channel was dropped; its numbers continue."""
         self.history.clear(channel)
 
+    def forgotten(self, channel: str) -> None:
+        """The author has the channel no more, nor its watchers, if they are on their way."""
+        kept = self.history.channels.get(channel)
+        if kept is not None:
+            self.history.room.remove(kept)
+            self.reset(channel)
+
     def install(self, images: Sequence[Image], answer: Callable[[], None]) -> None:
         """Follow channels from these images on, which continue or replace the present ones.
 
@@ -223,8 +231,7 @@ class Follower:
         history = self.history
         kept = [image for image in images if image.channel in history.channels]
         for name in history.channels.keys() - {image.channel for image in kept}:
-            history.room.remove(history.channels[name])
-            self.reset(name)
+            self.forgotten(name)
         self.install(kept, lambda: None)
 
     def _restore(self, image: Image) -> list[tuple[Publication, float]]:
@@ -262,8 +269,12 @@ class Follower:
         self.history.seq = seq
 
     def points(self) -> list[Point]:
-        """The points up to which this process has its channels, for another link to the log."""
-        return [Point(c.name, c.epoch, c.top) for c in self.history.channels.values()]
+        """The points up to which this process has its channels, for another link to the log.
+
+        Watched channels come last: the author forgets the first ones if it has no room for all.
+        """
+        channels = sorted(self.history.channels.values(), key=attrgetter("watched"))
+        return [Point(c.name, c.epoch, c.top) for c in channels]
 
     def _evicted(self, channel: str, rows: int, setting: str) -> None:
         if channel not in self.history.channels:
@@ -283,7 +294,7 @@ def image_of(history: History, point: Point, now: float) -> Image:
 
     `now` is by the steady clock.
     """
-    channel = history.channel(point.channel)
+    channel = history.channels[point.channel]
     floor, floor_seq = channel.floor, channel.floor_seq
     evicted = floor
     if point.epoch == channel.epoch and floor < point.offset <= channel.top:

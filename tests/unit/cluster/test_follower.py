@@ -12,7 +12,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft
 from pushserver.channels.room import Room
-from pushserver.cluster import calls
+from pushserver.cluster import calls, image_parts
 from pushserver.cluster.messages import AskEvent, Follow, Message, Publish, Request, Spread, frame
 from pushserver.errors import LimitExceeded, Unavailable
 from pushserver.hub.follower import MAX_IDLE_SECONDS, Point
@@ -398,6 +398,111 @@ def test_author_without_room_refuses_a_reader(cluster: Cluster) -> None:
         join(cluster, cluster.edges[0])
     assert cluster.node.history.channels == {}
     assert refusals(cluster, cluster.edges[0]) == ({}, {"channels": 1})
+
+
+def follower_of(cluster: Cluster, *channels: str) -> Watcher:
+    """A reader that has come and gone at the first follower, in each channel."""
+    watcher, hub = Watcher(), cluster.edges[0].node.hub
+    for channel in channels:
+        result(cluster, hub.subscribe(watcher, channel, None, 0))
+        hub.unsubscribe(watcher, channel)
+    cluster.settle()
+    return watcher
+
+
+def test_channels_of_gone_readers_make_room_for_others_at_once(cluster: Cluster) -> None:
+    author, edge = cluster.node, cluster.edges[0]
+    author.history.room.most_channels = 3
+    watched, _ = join(cluster, edge)
+    for channel in ("numbers", "a", "b"):
+        publish(author, channel)
+    follower_of(cluster, "a", "b")
+    for channel in ("c", "d"):
+        publish(author, channel)
+    cluster.settle()
+    assert set(author.history.channels) == {"numbers", "c", "d"}
+    assert set(edge.node.history.channels) == {"numbers"}
+    assert watched.offsets == [1]
+    assert watched.gaps == []
+
+
+def test_reader_that_comes_while_its_channel_makes_room_is_told(cluster: Cluster) -> None:
+    author, edge = cluster.node, cluster.edges[0]
+    author.history.room.most_channels = 1
+    publish(author)
+    follower_of(cluster, "numbers")
+    watcher = Watcher()
+    drive(edge.node.hub.subscribe(watcher, "numbers", None, 0))
+    publish(author, "other")
+    cluster.settle()
+    assert watcher.gaps == ["numbers"]
+    # It comes back, to another numbering.
+    edge.node.hub.unsubscribe(watcher, "numbers")
+    cluster.settle()
+    _, joined = join(cluster, edge, Position("", 1))
+    assert joined.reason == "epoch"
+
+
+def test_stream_of_more_channels_than_the_author_keeps_is_refused(cluster: Cluster) -> None:
+    cluster.node.history.room.most_channels = 2
+    with pytest.raises(LimitExceeded, match="2 channels are watched"):
+        result(cluster, cluster.edges[0].node.load(["a", "b", "c"]))
+    assert cluster.node.history.channels == {}
+
+
+def test_another_link_continues_the_watched_channels_last(cluster: Cluster) -> None:
+    # The author forgets the first ones if it has no room for all.
+    join(cluster, cluster.edges[0])
+    follower_of(cluster, "a", "b")
+    for channel in ("numbers", "a", "b"):
+        publish(cluster.node, channel)
+    follower_of(cluster, "a", "b")
+    points = cluster.edges[0].uplink.follower.points()
+    assert [point.channel for point in points] == ["a", "b", "numbers"]
+
+
+def test_author_that_keeps_fewer_channels_now_has_those_that_are_watched(cluster: Cluster) -> None:
+    edge = cluster.edges[0]
+    watcher, _ = join(cluster, edge)
+    for channel in ("numbers", "a", "b"):
+        publish(cluster.node, channel)
+    follower_of(cluster, "a", "b")
+    edge.cut()
+    cluster.node.history.room.most_channels = 1
+    publish(cluster.node)
+    edge.connect(cluster.author)
+    cluster.settle()
+    assert watcher.offsets == [1, 2]
+    assert set(edge.node.history.channels) == set(cluster.node.history.channels) == {"numbers"}
+
+
+def test_long_history_comes_in_parts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_parts, "PART_BYTES", 300)
+    for n in range(10):
+        publish(cluster.node, data=n)
+        publish(cluster.node, "other", data=n)
+    edge = cluster.edges[0]
+    start = Start(last=20)
+    followed = result(cluster, edge.node.hub.follow(Watcher(), ["numbers", "other"], start))
+    assert values(followed.publications) == [n for n in range(10) for _ in range(2)]
+
+
+def test_parts_of_a_lost_link_are_dropped(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_parts, "PART_BYTES", 300)
+    edge = cluster.edges[0]
+    watcher, _ = join(cluster, edge)
+    edge.cut()
+    for n in range(10):
+        publish(cluster.node, data=n)
+    edge.connect(cluster.author)
+    assert edge.link is not None
+    edge.link.bring_up()
+    edge.link.bring_down(len(edge.link.down.waiting) // 2)
+    edge.connect(cluster.author)
+    cluster.settle()
+    assert watcher.offsets == list(range(1, 11))
 
 
 def test_follower_without_room_refuses_a_reader_and_leaves_the_channel() -> None:

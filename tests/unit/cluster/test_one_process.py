@@ -270,12 +270,18 @@ class World:
         waits = ahead or channel not in edge.node.history.channels
         exact = edge.link is not None and (settles or waits)
         reader = Reader(self, edge, channel)
-        joined = self._ask(number, edge.node.hub.subscribe(reader, channel, position, 3))
-        if joined is None:
+
+        async def subscribe() -> Any:
+            # The next rows may come before `_ask` returns.
+            joined = await edge.node.hub.subscribe(reader, channel, position, 3)
+            reader.epoch, reader.top = joined.epoch, joined.offset
+            return joined
+
+        joined = self._ask(number, subscribe())
+        if joined is None or reader.gaps:
             return
         rows = joined.publications
         got = Reply(_ids(rows), joined.reason, {channel: (joined.epoch, joined.offset)})
-        reader.epoch, reader.top = joined.epoch, joined.offset
         for row in rows:
             assert self.log[channel, row.epoch, row.offset] == json.loads(row.data)
         if exact:
@@ -369,11 +375,10 @@ class World:
             self.broker = self._make_broker()
             self.keys.clear()
         self.cluster.restart(self.broker)
-        for name, channel in tuple(self.history.channels.items()):
+        self.history._followed.clear()
+        for name in tuple(self.history.channels):
             # Nobody watches it in the new process.
-            self.history._held.clear()
-            if channel.watched:
-                self.history.release(name)
+            self.history.release(name)
 
     def later(self, seconds: float) -> None:
         for number in EDGE:
