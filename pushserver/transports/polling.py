@@ -27,7 +27,7 @@ PAYLOAD_PACKETS = 16
 """The most packets of an answer: python-engineio (4.15) closes the connection after one more."""
 
 LEFT_CLIENTS = 1_000
-"""The clients whose last GET may still come after the POST that closed their conversation."""
+"""The clients whose last GET may still come, after the POST that closed their conversation."""
 
 LOST = 1001
 """The end of a client that dropped a connection with a waiting GET: packets may be lost."""
@@ -85,7 +85,7 @@ class Pollings:
         return self._by_id.get(name)
 
     def is_last(self, name: str) -> bool:
-        """Whether a GET is the last one of a client that has closed its conversation.
+        """Whether a GET is the last one of a client that has closed its conversation without one.
 
         It is on another connection than the POST that closes, so it may come after that.
         """
@@ -217,13 +217,14 @@ class PollingTransport:
         if not self._open:
             return
         self._open = False
-        if self._poll is not None:
+        waited = self._poll is not None
+        if waited:
             self._answer(*filter(None, (self._take(), last)))
         self.discard()
         conversation, self.conversation = self.conversation, None
         self._polls_no_more()
         if conversation is not None:
-            self.is_left = conversation.is_left
+            self.is_left = conversation.is_left and not waited
             # In a later turn, as on other transports: the conversation is still ending.
             self._reactor.callLater(0, conversation.closed)
 
