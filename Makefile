@@ -41,6 +41,8 @@ test:
 	@tools/venv test
 	@tools/system-packages --for-tests
 	@tools/node-clients
+	@# Once: with PYTHONDONTWRITEBYTECODE each of some thousand processes would compile the package.
+	@$(BIN)/python -m compileall -q pushserver twisted tests
 	@# At the same time: real servers and browsers wait often, and unit tests compute.
 	@$(MAKE) --no-print-directory --jobs 3 slow check fast
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from pushserver.channels.channel import CHANNEL_BYTES
 from pushserver.channels.publication import sizes
 from pushserver.hub.follower import Image
 
 PART_BYTES = 8 * 2**20
-"""The texts of a part of images, roughly; one publication may have more."""
-
-_ROW_BYTES = 64
-"""What a row and an image have besides texts."""
+"""The memory of a part of images, roughly; one publication may take more."""
 
 
 def split(images: Iterable[Image]) -> Iterator[list[Image]]:
@@ -21,13 +19,13 @@ def split(images: Iterable[Image]) -> Iterator[list[Image]]:
     for image in images:
         start, end = 0, len(image.rows)
         for n, row in enumerate(image.rows, 1):
-            size += _ROW_BYTES + sizes(row)[0]
+            size += sizes(row)[1]
             if size > PART_BYTES and n < end:
                 part.append(_rows(image, start, n))
                 yield part
                 part, size, start = [], 0, n
         part.append(_rows(image, start, end))
-        size += _ROW_BYTES + len(image.channel)
+        size += CHANNEL_BYTES + len(image.channel)
         if size > PART_BYTES:
             yield part
             part, size = [], 0

@@ -60,6 +60,7 @@ BOUNDS = {
     "resources.variants.ENTRY_BYTES": MEMORY,
     "resources.variants.MAX_VARIANT_BYTES": "test_static.py fills it",
     "cluster.link.MESSAGE_BYTES": ONE,
+    "cluster.image_parts.PART_BYTES": PACE,
     "cluster.link.UNSENT_BYTES": SUM,
     "cluster.calls.CALL_BYTES": MEMORY,
     "cluster.calls.WAITING_BYTES": SUM,
