@@ -7,9 +7,8 @@ transport takes without a pause), and a turn starts a bounded number of them.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import (
@@ -31,8 +30,9 @@ from pushserver.usercode.turns import SLICE_SECONDS, Turns
 from pushserver.web.admission import Admission
 from pushserver.web.first_bytes import MAX_NAME_BYTES
 from pushserver.web.progress import Progress
-from pushserver.web.short_post import Answers, AtOnce, Post, read_post
-from pushserver.web.sockets import drop, has_halves, is_reset, send_now
+from pushserver.web.short_post import Answers
+from pushserver.web.short_posts import ShortPosts
+from pushserver.web.sockets import drop, has_halves, is_reset
 
 MAX_BEHIND = 16_384
 """Bytes that may wait behind an unanswered request; with more the server does not read the peer."""
@@ -47,9 +47,6 @@ CHUNKS = 2_048
 
 PER_TURN = 8
 """Requests of one connection that start in one turn of the reactor."""
-
-SHORT_PER_TURN = 16
-"""Those on the short path, which takes a third of the time; twisted.web gets the others."""
 
 AT_ONCE = 10
 """Requests at once, as a multiple of those a second."""
@@ -124,18 +121,10 @@ class DeadlineChannel(http.HTTPChannel):
     _unread = b""
     """The bytes behind the piece of a chunked body that is being read."""
 
-    _post: Post | None = None
-    """The last head of a POST on the short path, which the next ones often repeat."""
-    _part = b""
-    """The beginning of a POST on the short path."""
-    _awaited: bytes | None = None
-    """The POST on the short path that waits for its publication, and the bytes behind it."""
-    _ends_soon = False
-    """Whether the connection closes after the answer to that."""
+    _short: ShortPosts | None = None
+    """From the first POST on."""
     failure: BaseException | None = None
-    """The reason why that was not published, for the request, which twisted.web now answers."""
-    _counted: TooMany | Literal[False] | None = False
-    """The result of `count_request` for a request that leaves the short path; else False."""
+    """The reason why a request of the short path was not published; twisted.web answers it now."""
 
     counted_as: str | None = None
     """See `Admission`; None when another protocol has taken the connection over."""
@@ -153,7 +142,10 @@ class DeadlineChannel(http.HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.release(self)
         self.site.admission.leave(self.counted_as)
-        self._awaited = None
+        if self._short is not None:
+            self._short.lost()
+            # Each refers to the other.
+            self._short = None
         self._stop_watching()
         if self._continuing:
             self.site.turns.cancel(self._continue)
@@ -167,8 +159,8 @@ class DeadlineChannel(http.HTTPChannel):
 
     def end(self) -> None:
         """Close after the answer to the present request, if that is not open-ended; else now."""
-        if self._awaited is not None:
-            self._ends_soon = True
+        if self._short is not None and self._short.waits:
+            self._short.end_after_answer()
         elif self._handlingRequest and not self.is_open_ended:
             # `requestDone` closes it.
             self.persistent = False
@@ -200,15 +192,15 @@ class DeadlineChannel(http.HTTPChannel):
             transport.connectionLost(connectionDone)
             return
         self._is_half_closed = True
-        self._end_if_done()
+        self.end_if_done()
 
     def writeConnectionLost(self) -> None:
         """No-op: the server's side is closed, and the peer's bytes are dropped until it closes."""
 
-    def _end_if_done(self) -> None:
+    def end_if_done(self) -> None:
         """Close after the last answer to a peer that has closed its side."""
         waits = self._handlingRequest or self._continuing or self._waitingForTransport
-        waits = waits or self._awaited is not None
+        waits = waits or (self._short is not None and self._short.waits)
         if self._is_half_closed and not waits and not self._closing:
             self.loseConnection()
 
@@ -217,8 +209,9 @@ class DeadlineChannel(http.HTTPChannel):
 
         Connections of exempt addresses and of proxies have no bound.
         """
-        if self._counted is not False:
-            counted, self._counted = self._counted, False
+        short = self._short
+        if short is not None and short.counted is not False:
+            counted, short.counted = short.counted, False
             return counted
         if not self.counted_as:
             return None
@@ -253,16 +246,19 @@ class DeadlineChannel(http.HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         if self._lingering is not None:
             return
-        if self._awaited is not None:
-            self._awaited += data
-            if len(self._awaited) > MAX_BEHIND:
-                self._networkProducer.pauseProducing()
-            return
-        if (self._part or data.startswith(b"POST ")) and not (data := self._after_short(data)):
-            return
-        self._receive(data)
+        short = self._short
+        if short is None and data.startswith(b"POST "):
+            short = self._short = ShortPosts(self)
+        if short is not None:
+            if short.waits:
+                if short.wait_behind(data) > MAX_BEHIND:
+                    self._networkProducer.pauseProducing()
+                return
+            if (short.has_part or data.startswith(b"POST ")) and not (data := short.received(data)):
+                return
+        self.receive(data)
 
-    def _receive(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Let twisted.web have these bytes."""
         if not self._busyReceiving:
             self._started = 1
@@ -280,93 +276,14 @@ class DeadlineChannel(http.HTTPChannel):
         if self.paused:
             self._pause_or_resume()
 
-    def _after_short(self, data: bytes) -> bytes:
-        """Answer requests on the short path; return the bytes that are for twisted.web.
-
-        The body often comes after the head, in a packet of its own.
-        """
-        data, self._part = self._part + data, b""
-        answers: list[bytes] = []
-        failed = False
-        while data and len(answers) < SHORT_PER_TURN and (post := self._short(data)) is not None:
-            if len(data) < post.size:
-                self._part, data = data, b""
-                break
-            self._counted = self.count_request()
-            if self._counted is not None:
-                break
-            try:
-                answer = post.answer(self, data[len(post.text) : post.size])
-            except Exception:
-                self._log.failure("{path} failed", path=post.path, event_name="request_failed")
-                answers.append(self.site.answers.failure)
-                failed = True
-                break
-            if answer is None:
-                break
-            if isinstance(answer, Deferred):
-                if answers:
-                    send_now(self.transport, b"".join(answers))
-                self._wait(answer, data, post.size)
-                return b""
-            self._counted = False
-            answers.append(self.site.answers.make(*answer))
-            data = data[post.size :]
-        if answers:
-            send_now(self.transport, b"".join(answers))
-            self.setTimeout(self.site.limits.request_seconds)
-        if failed:
-            self.loseConnection()
-            return b""
-        return data
-
-    def _wait(self, answer: Deferred[AtOnce], data: bytes, size: int) -> None:
-        """Answer the request, the first `size` bytes of `data`, when its publication is made."""
-        self._awaited = data
-        self.setTimeout(None)
-        answer.addCallbacks(self._published, self._not_published, (size,))
-
-    def _published(self, answer: AtOnce, size: int) -> None:
-        data, self._awaited = self._awaited, None
-        if data is None:
-            # The connection is lost.
-            return
-        self._counted = False
-        send_now(self.transport, self.site.answers.make(*answer))
-        self._go_on()
-        if self._ends_soon:
-            self.loseConnection()
-        elif data[size:]:
-            self.dataReceived(data[size:])
-        else:
-            self._end_if_done()
-
-    def _not_published(self, failure: Failure) -> None:
-        """Let twisted.web answer the request, whose resource raises the reason."""
-        data, self._awaited = self._awaited, None
-        if data is None:
-            return
-        self.failure = failure.value
-        self._go_on()
-        self._receive(data)
-        if self._ends_soon:
-            self.end()
-
-    def _go_on(self) -> None:
-        self.setTimeout(self.site.limits.request_seconds)
-        self._networkProducer.resumeProducing()
-
-    def _short(self, data: bytes) -> Post | None:
-        """The head at the beginning of these bytes; None if they are for twisted.web."""
+    def is_between_requests(self) -> bool:
+        """Whether twisted.web has nothing of the connection, and a request may begin."""
         waits = self._closing or self._waitingForTransport or self._is_half_closed or self.paused
-        if waits or self.requests or self._pieces or self._buffer or not self.site.has_shortcuts:
-            return None
-        post = self._post
-        if post is None or not data.startswith(post.text):
-            post = self._post = read_post(data)
-            if post is None:
-                return None
-        return None if post.length > self.site.limits.body_bytes else post
+        return not (waits or self.requests or self._pieces or self._buffer)
+
+    def resume_reading(self) -> None:
+        """Read the peer again, after too many of its bytes waited."""
+        self._networkProducer.resumeProducing()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a line of the head, such as a long token; twisted.web closes without an answer."""
@@ -436,7 +353,7 @@ class DeadlineChannel(http.HTTPChannel):
             self._pause_or_resume()
         elif not self._buffer:
             self.paused = False
-            self._end_if_done()
+            self.end_if_done()
         elif self._busyReceiving and self._has_time():
             # The parser, which called this, continues in this turn.
             self._started += 1
@@ -481,7 +398,7 @@ class DeadlineChannel(http.HTTPChannel):
         super().dataReceived(b"")
         if not self._handlingRequest:
             self._pause_or_resume()
-        self._end_if_done()
+        self.end_if_done()
 
     def _pause_or_resume(self) -> None:
         """Stop reading while the peer has to read first, or too many of its bytes wait."""

@@ -19,8 +19,8 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config, KeySettings
 from pushserver.config.settings import Server as ServerSection
 from pushserver.errors import TooMany, Unavailable
-from pushserver.web.pipeline import SHORT_PER_TURN
 from pushserver.web.short_post import MAX_BODY_BYTES, Answers, read_post
+from pushserver.web.short_posts import PER_TURN
 from pushserver.web.site import HEADERS, PushRequest
 from pushserver.web.sockets import send_now
 from tests.unit.fakes.web import Line, Server, Trouble, parse, request
@@ -317,7 +317,7 @@ def test_the_beginning_of_a_request_behind_the_first_waits_for_its_end() -> None
     assert short.count(b"HTTP/1.1 201") == 2
 
 
-PIPELINED = [post("/channels/a", [], b"%d" % number) for number in range(SHORT_PER_TURN)]
+PIPELINED = [post("/channels/a", [], b"%d" % number) for number in range(PER_TURN)]
 
 
 @pytest.mark.usefixtures("no_long_path")
@@ -329,7 +329,7 @@ def test_requests_that_came_together_are_answered_with_one_write() -> None:
     line.send(b"".join(PIPELINED[1:])[:-1])
     line.send(PIPELINED[0][-1:])
     counts = [answers.count(b"HTTP/1.1 201") for answers in written]
-    assert counts == [SHORT_PER_TURN, SHORT_PER_TURN - 2, 1]
+    assert counts == [PER_TURN, PER_TURN - 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_requests_that_came_together_are_answered_with_one_write() -> None:
     ],
 )
 def test_requests_among_others_have_the_same_answers_in_order(other: bytes) -> None:
-    for before in (1, SHORT_PER_TURN - 1, SHORT_PER_TURN):
+    for before in (1, PER_TURN - 1, PER_TURN):
         pair = Pair()
         short, long = pair.send(b"".join([*PIPELINED[:before], other, *PIPELINED]))
         assert short == long
