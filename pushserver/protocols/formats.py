@@ -6,7 +6,7 @@ Each publication is encoded once for each format; all peers of a format get the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import msgspec
@@ -86,13 +86,15 @@ class Format:
 
     `publications` encodes one or several, each as a separate frame (event, line). `joins`: the
     encodings of two batches, concatenated, are the encoding of both. `binary_code` is the
-    WebSocket close code for a binary frame.
+    WebSocket close code for a binary frame. `coded` is the same format in a coding of the
+    connection: in chunks over HTTP/1.1, or with permessage-deflate.
     """
 
     joins: ClassVar[bool] = True
     name: str
     publications: Encode
     binary_code: int
+    coded: Format | None = field(default=None, kw_only=True, repr=False)
 
 
 PROTOCOLS = ("centrifuge", "socketio")
@@ -249,15 +251,30 @@ def line(text: bytes) -> bytes:
 def _object_block(publication: Publication) -> bytes:
     # No `event:` field: a named event reaches only listeners of that name, and a page that has
     # only `onmessage` would stay empty. The name is in the object.
-    return b"id: %b\n%b" % (publication.id.encode(), sse_data(publication_object(publication)))
+    return sse_id(publication) + sse_data(publication_object(publication))
 
 
-def _opening_objects(frame: Callable[[bytes], bytes]) -> MakeOpening:
+def sse_id(publication: Publication) -> bytes:
+    """The line of an event stream by which a reader resumes after this publication."""
+    return b"id: %b\n" % publication.id.encode()
+
+
+MakeTexts = Callable[[Sequence[Subscribed], Reset | None], list[bytes]]
+
+
+def object_texts(channels: Sequence[Subscribed], reset: Reset | None) -> list[bytes]:
+    """The texts before the publications of a stream of objects."""
+    return [_encode({"subscribed": channel}) for channel in channels] + reset_texts((), reset)
+
+
+def reset_texts(channels: Sequence[Subscribed], reset: Reset | None) -> list[bytes]:
+    """The text before the publications of a stream without positions: a reset, if any."""
+    return [] if reset is None else [_encode({"reset": reset})]
+
+
+def _opening(frame: Callable[[bytes], bytes], make_texts: MakeTexts) -> MakeOpening:
     def make_opening(channels: Sequence[Subscribed], reset: Reset | None, retry: int) -> bytes:
-        notes: list[dict[str, Struct]] = [{"subscribed": channel} for channel in channels]
-        if reset is not None:
-            notes.append({"reset": reset})
-        return b"".join(frame(_encode(note)) for note in notes)
+        return b"".join(map(frame, make_texts(channels, reset)))
 
     return make_opening
 
@@ -275,7 +292,12 @@ def _sse_end(end: End) -> bytes:
     return b"event: %b\n%b" % (END_EVENT.encode(), sse_data(_encode(end)))
 
 
-def _session(name: str, frame: Callable[[bytes], bytes], has_close_code: bool) -> SessionFormat:
+def _session(
+    name: str,
+    frame: Callable[[bytes], bytes],
+    has_close_code: bool,
+    coded: SessionFormat | None = None,
+) -> SessionFormat:
     # BAD_FRAME is final for the protocol's clients; after 1003 they would reconnect and send
     # the same again.
     return SessionFormat(
@@ -285,44 +307,100 @@ def _session(name: str, frame: Callable[[bytes], bytes], has_close_code: bool) -
         frame,
         frame(centrifuge.PING),
         has_close_code,
+        coded=coded,
     )
 
 
-def _stream_of_frames(name: str, frame: Callable[[bytes], bytes]) -> StreamFormat:
-    return StreamFormat(
-        name,
-        each(lambda row: frame(publication_object(row))),
-        UNSUPPORTED,
-        _opening_objects(frame),
-        # A ping: a dead peer sends no pong.
-        heartbeat=b"\x89\x00",
-        answered=True,
-        make_end=lambda end: b"",
+def frame_stream(
+    encode: Callable[[Publication], bytes], make_texts: MakeTexts = object_texts
+) -> StreamFormat:
+    """The format of a WebSocket; `encode` makes the text of a publication."""
+
+    def of(name: str, frame: Callable[[bytes], bytes], coded: Format | None) -> StreamFormat:
+        return StreamFormat(
+            name,
+            each(lambda row: frame(encode(row))),
+            UNSUPPORTED,
+            _opening(frame, make_texts),
+            # A ping: a dead peer sends no pong.
+            heartbeat=b"\x89\x00",
+            answered=True,
+            make_end=lambda end: b"",
+            coded=coded,
+        )
+
+    return of("websocket", websocket_frame, of("websocket-deflate", deflated_frame, None))
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of an HTTP/1.1 body (RFC 9112, 7.1); an empty one would be its end."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def _chunked_session(plain: SessionFormat) -> SessionFormat:
+    chunked = replace(
+        plain,
+        publications=lambda rows: chunk(plain.publications(rows)),
+        frame=lambda text: chunk(plain.frame(text)),
+        ping=chunk(plain.ping),
+    )
+    return replace(plain, coded=chunked)
+
+
+def _chunked_stream(plain: StreamFormat) -> StreamFormat:
+    chunked = replace(
+        plain,
+        publications=lambda rows: chunk(plain.publications(rows)),
+        make_opening=lambda *args: chunk(plain.make_opening(*args)),
+        heartbeat=chunk(plain.heartbeat),
+        make_end=lambda end: chunk(plain.make_end(end)),
+    )
+    return replace(plain, coded=chunked)
+
+
+def event_stream(encode: Callable[[Publication], bytes]) -> StreamFormat:
+    """The format of Server-Sent Events; `encode` makes the block of a publication."""
+    return _chunked_stream(
+        StreamFormat(
+            "sse",
+            each(encode),
+            UNSUPPORTED,
+            _sse_opening,
+            heartbeat=b":\n",
+            answered=False,
+            make_end=_sse_end,
+        )
     )
 
 
-SESSION_WEBSOCKET = _session("centrifuge-websocket", websocket_frame, has_close_code=True)
-SESSION_SSE = _session("centrifuge-sse", sse_data, has_close_code=False)
-SESSION_LINES = _session("centrifuge-http-stream", line, has_close_code=False)
-STREAM_WEBSOCKET = _stream_of_frames("websocket", websocket_frame)
-STREAM_SSE = StreamFormat(
-    "sse",
-    each(_object_block),
-    UNSUPPORTED,
-    _sse_opening,
-    heartbeat=b":\n",
-    answered=False,
-    make_end=_sse_end,
+def line_stream(
+    encode: Callable[[Publication], bytes], make_texts: MakeTexts = object_texts
+) -> StreamFormat:
+    """The format of lines of JSON; `encode` makes the text of a publication."""
+    return _chunked_stream(
+        StreamFormat(
+            "lines",
+            each(lambda row: line(encode(row))),
+            UNSUPPORTED,
+            _opening(line, make_texts),
+            heartbeat=b"\n",
+            answered=False,
+            make_end=lambda end: line(_encode({"end": end})),
+        )
+    )
+
+
+SESSION_WEBSOCKET = _session(
+    "centrifuge-websocket",
+    websocket_frame,
+    has_close_code=True,
+    coded=_session("centrifuge-websocket-deflate", deflated_frame, has_close_code=True),
 )
-STREAM_LINES = StreamFormat(
-    "lines",
-    each(lambda row: line(publication_object(row))),
-    UNSUPPORTED,
-    _opening_objects(line),
-    heartbeat=b"\n",
-    answered=False,
-    make_end=lambda end: line(_encode({"end": end})),
-)
+SESSION_SSE = _chunked_session(_session("centrifuge-sse", sse_data, has_close_code=False))
+SESSION_LINES = _chunked_session(_session("centrifuge-http-stream", line, has_close_code=False))
+STREAM_WEBSOCKET = frame_stream(publication_object)
+STREAM_SSE = event_stream(_object_block)
+STREAM_LINES = line_stream(publication_object)
 
 
 class AnswerFormat(Format):
@@ -332,45 +410,3 @@ class AnswerFormat(Format):
 
 
 HISTORY = AnswerFormat("history", _history, UNSUPPORTED)
-
-
-DEFLATED: dict[Format, Format] = {
-    SESSION_WEBSOCKET: _session(
-        "centrifuge-websocket-deflate", deflated_frame, has_close_code=True
-    ),
-    STREAM_WEBSOCKET: _stream_of_frames("websocket-deflate", deflated_frame),
-}
-"""The formats with permessage-deflate, by those without."""
-
-
-def chunk(data: bytes) -> bytes:
-    """One chunk of an HTTP/1.1 body (RFC 9112, 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def _chunked_session(plain: SessionFormat) -> SessionFormat:
-    return replace(
-        plain,
-        publications=lambda rows: chunk(plain.publications(rows)),
-        frame=lambda text: chunk(plain.frame(text)),
-        ping=chunk(plain.ping),
-    )
-
-
-def _chunked_stream(plain: StreamFormat) -> StreamFormat:
-    return replace(
-        plain,
-        publications=lambda rows: chunk(plain.publications(rows)),
-        make_opening=lambda *args: chunk(plain.make_opening(*args)),
-        heartbeat=chunk(plain.heartbeat),
-        make_end=lambda end: chunk(plain.make_end(end)),
-    )
-
-
-CHUNKED: dict[Format, Format] = {
-    SESSION_SSE: _chunked_session(SESSION_SSE),
-    SESSION_LINES: _chunked_session(SESSION_LINES),
-    STREAM_SSE: _chunked_stream(STREAM_SSE),
-    STREAM_LINES: _chunked_stream(STREAM_LINES),
-}
-"""The formats of streams in HTTP/1.1 chunks, by those without chunks."""

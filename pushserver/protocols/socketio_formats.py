@@ -92,7 +92,10 @@ def _event_frame(frame: Callable[[bytes], bytes], namespace: str, event: str, da
 
 
 def _engine(
-    name: str, frame: Callable[[bytes], bytes], binary_frame: Callable[[bytes], bytes]
+    name: str,
+    frame: Callable[[bytes], bytes],
+    binary_frame: Callable[[bytes], bytes],
+    coded: EngineFormat | None = None,
 ) -> EngineFormat:
     return EngineFormat(
         name,
@@ -101,15 +104,17 @@ def _engine(
         frame,
         binary_frame,
         frame(encode(PING)),
+        coded=coded,
     )
 
 
 ENGINE_POLLING = _engine("socketio-polling", in_payload, binary_in_payload)
-ENGINE_WEBSOCKET = _engine("socketio-websocket", websocket_frame, binary_frame)
-_DEFLATED_WEBSOCKET = _engine("socketio-websocket-deflate", deflated_frame, binary_frame)
-
-DEFLATED: dict[Format, Format] = {ENGINE_WEBSOCKET: _DEFLATED_WEBSOCKET}
-"""The formats with permessage-deflate, by those without."""
+ENGINE_WEBSOCKET = _engine(
+    "socketio-websocket",
+    websocket_frame,
+    binary_frame,
+    _engine("socketio-websocket-deflate", deflated_frame, binary_frame),
+)
 
 _namespaces: WeakValueDictionary[tuple[EngineFormat, str, str], NamespaceFormat] = (
     WeakValueDictionary()

@@ -11,10 +11,11 @@ from twisted.web.server import Request
 
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_name, is_name
-from pushserver.protocols.formats import STREAM_LINES, STREAM_SSE, STREAM_WEBSOCKET, StreamFormat
+from pushserver.protocols.formats import StreamFormat
+from pushserver.protocols.representations import DATA, OBJECTS, Representation
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, readable_channels
-from pushserver.resources.history import history, stream_start
+from pushserver.resources.history import argument, history, stream_start
 from pushserver.resources.permissions import PermissionsResource, useful
 from pushserver.resources.publish import publish, publish_at_once
 from pushserver.sessions.base import Transport
@@ -133,14 +134,18 @@ class ChannelResource(LeafResource):
         context, name = self._context, check_name(self._name)
         if is_upgrade(request):
             return upgrade(context, request, (name,))
+        chosen = representation(request)
+        if chosen is not OBJECTS:
+            return respond(context, request, chosen, (name,))
         wanted = wants(request, OFFERS)
         if wanted == HTML:
             return live_page(context, request, name, "..")
-        if wanted in STREAMS:
-            return respond(context, request, wanted, (name,))
         if wanted == JSON:
             return context.gate.identified(request, "http", partial(self._history, request, name))
-        raise Refusal(406, f"expected Accept to allow {JSON}, {EVENT_STREAM}, {LINES} or {HTML}")
+        if wanted is None:
+            expected = f"{JSON}, {EVENT_STREAM}, {LINES} or {HTML}"
+            raise Refusal(406, f"expected Accept to allow {expected}")
+        return respond(context, request, chosen, (name,), wanted)
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
@@ -189,10 +194,7 @@ class EventsResource(LeafResource):
         names = self._names(request)
         if is_upgrade(request):
             return upgrade(self._context, request, names)
-        wanted = wants(request, (EVENT_STREAM, LINES))
-        if wanted is None:
-            raise Refusal(406, f"expected Accept to allow {EVENT_STREAM} or {LINES}")
-        return respond(self._context, request, wanted, names)
+        return respond(self._context, request, representation(request), names)
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
@@ -224,34 +226,59 @@ def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) ->
     """
     if not context.gate.is_anonymous(request):
         raise Refusal(401, "the request has to be identified")
-    return STREAM_WEBSOCKET, stream_maker(context, request, names, ANONYMOUS)
+    maker = stream_maker(context, request, names, ANONYMOUS)
+    return representation(request).websocket, maker
 
 
 def upgrade(context: ChannelContext, request: Request, names: tuple[str, ...]) -> Answer:
     """Answer a WebSocket handshake by the identity of its request."""
+    format_ = representation(request).websocket
 
     def answer(identity: Identity) -> Answer:
         maker = stream_maker(context, request, names, identity)
-        return context.upgrade(request, STREAM_WEBSOCKET, maker)
+        return context.upgrade(request, format_, maker)
 
     return context.gate.identified(request, "websocket", answer)
 
 
 def respond(
-    context: ChannelContext, request: Request, media: str, names: tuple[str, ...]
+    context: ChannelContext,
+    request: Request,
+    chosen: Representation,
+    names: tuple[str, ...],
+    media: str | None = None,
 ) -> Answer:
-    """Answer with a stream of this media type, by the identity of the request."""
+    """Answer with a stream, by the identity of the request.
+
+    Its media type is `media`, by default that which the request prefers.
+    """
+    formats = {EVENT_STREAM: chosen.sse, LINES: chosen.lines}
+    offers = tuple(offer for offer, format_ in formats.items() if format_ is not None)
+    wanted = media or wants(request, offers)
+    format_ = formats.get(wanted or "")
+    if wanted is None or format_ is None:
+        raise Refusal(406, f"expected Accept to allow {' or '.join(offers)}")
     check_no_navigation(request)
 
     def answer(identity: Identity) -> Answer:
         maker = stream_maker(context, request, names, identity)
-        request.setHeader(b"content-type", media.encode())
+        request.setHeader(b"content-type", wanted.encode())
         request.setHeader(b"cache-control", b"no-store")
         if request.method == b"HEAD":
             return b""
-        return context.respond(request, STREAMS[media], maker)
+        return context.respond(request, format_, maker)
 
-    return context.gate.identified(request, NAMES[media], answer)
+    return context.gate.identified(request, NAMES[wanted], answer)
+
+
+def representation(request: Request) -> Representation:
+    """The representation of publications that a request asks for, by `as=`."""
+    name = argument(request, "as")
+    chosen = OBJECTS if name is None else REPRESENTATIONS.get(name)
+    if chosen is None:
+        known = " or ".join(REPRESENTATIONS)
+        raise Refusal(400, f"as={name:.40}: expected {known}, or none for publication objects")
+    return chosen
 
 
 def stream_maker(
@@ -278,6 +305,7 @@ def stream_maker(
 
 OFFERS = (JSON, EVENT_STREAM, LINES, HTML)
 """The media types of a channel."""
-STREAMS = {EVENT_STREAM: STREAM_SSE, LINES: STREAM_LINES}
+REPRESENTATIONS = {"data": DATA}
+"""By the values of `as=`."""
 NAMES = {EVENT_STREAM: "sse", LINES: "http_stream"}
 """The names of the transports for the application."""

@@ -33,13 +33,13 @@ def stream_start(request: Request, most: int) -> Start:
     The Last-Event-ID of a browser that reconnects takes precedence. If that is not a valid id, the
     start is one that cannot be resumed, and the stream says so.
     """
-    last_id = header(request, "last-event-id") or _argument(request, "lastEventId")
+    last_id = header(request, "last-event-id") or argument(request, "lastEventId")
     if last_id:
         try:
             return Start(since=parse_cursor(last_id))
         except InvalidCursor:
             return Start(since=NO_EPOCH)
-    since, last = _argument(request, "since"), number(request, "last", most)
+    since, last = argument(request, "since"), number(request, "last", most)
     if since is None:
         return Start(last=last)
     if last is not None:
@@ -165,7 +165,7 @@ def _long_poll(
 
 def number(request: Request, name: str, most: int) -> int | None:
     """The query parameter, a whole number from 0 to `most`; None without it."""
-    text = _argument(request, name)
+    text = argument(request, name)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) <= most):
@@ -173,6 +173,7 @@ def number(request: Request, name: str, most: int) -> int | None:
     return int(text)
 
 
-def _argument(request: Request, name: str) -> str | None:
+def argument(request: Request, name: str) -> str | None:
+    """The last value of this name in the query; None without one."""
     values = request.args.get(name.encode(), [])
     return values[-1].decode("utf-8", "replace") if values else None

@@ -23,7 +23,7 @@ RETRY_MILLISECONDS = (1_000, 4_000)
 
 
 class Stream(Conversation[StreamFormat]):
-    """Publication objects of one or several channels, with one cursor over all of them.
+    """The publications of one or several channels, with one cursor over all of them.
 
     Missed and live publications are sent in the order in which they were published.
     """
@@ -65,7 +65,8 @@ class Stream(Conversation[StreamFormat]):
             encode = self.format.publications
             first, rest = self.node.replays.start(following.audience, rows, encode)
             opening += first
-        self.send(opening)
+        if opening:
+            self.send(opening)
         if rest is not None:
             self._transport.replay(rest)
 

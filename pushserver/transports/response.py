@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.auth.proxies import Proxies
-from pushserver.protocols.formats import CHUNKED, Format
+from pushserver.protocols.formats import Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.limited_log import LimitedLog
@@ -52,8 +52,8 @@ class Responses:
         request.setHeader(b"x-accel-buffering", b"no")
         # The head; twisted.web says "chunked" in it where the client speaks HTTP/1.1.
         request.write(b"")
-        if request.chunked:
-            format = CHUNKED[format]
+        if request.chunked and format.coded is not None:
+            format = format.coded
         peer = client_name(request, self._proxies)
         transport = ResponseTransport(request, format, self._bounds, self._log, self._limited, peer)
         path = request.path

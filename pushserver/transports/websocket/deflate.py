@@ -14,12 +14,6 @@ from autobahn.websocket.compress import (
 )
 from autobahn.websocket.protocol import WebSocketProtocol
 
-from pushserver.protocols import formats, socketio_formats
-from pushserver.protocols.formats import Format
-
-DEFLATED: dict[Format, Format] = {**formats.DEFLATED, **socketio_formats.DEFLATED}
-"""The formats with permessage-deflate, by those without."""
-
 Accept = Callable[[Sequence[object]], PerMessageDeflateOfferAccept | None]
 
 _WINDOW_BITS = 15

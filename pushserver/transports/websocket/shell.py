@@ -15,7 +15,6 @@ from pushserver.protocols.formats import Format
 from pushserver.sessions.base import Conversation
 from pushserver.transports.backlog import Bounds
 from pushserver.transports.outlet import LOST_OUTLET, SLOW, Outlet, make_outlet
-from pushserver.transports.websocket.deflate import DEFLATED
 from pushserver.usercode.rate import Rate
 from pushserver.usercode.turns import SLICE_SECONDS
 from pushserver.web.peer import host, host_and_port
@@ -317,8 +316,8 @@ class WebSocketShell(WebSocketServerProtocol):
 
     def ps_open(self) -> None:
         autobahn: Any = self
-        if autobahn._perMessageCompress is not None:
-            self.ps_format = DEFLATED[self.ps_format]
+        if autobahn._perMessageCompress is not None and self.ps_format.coded is not None:
+            self.ps_format = self.ps_format.coded
         self.ps_transport = WebSocketTransport(self, self.ps_format, self.factory.ps_bounds)
         self.ps_conversation = self.ps_make_conversation(self.ps_transport)
         self.ps_log.debug(

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pushserver.channels.publication import Publication
 from pushserver.protocols import formats
 from pushserver.protocols.formats import (
-    CHUNKED,
-    DEFLATED,
     HISTORY,
     SESSION_LINES,
     SESSION_SSE,
@@ -135,15 +134,17 @@ def test_publication_in_an_event_stream_is_an_id_and_one_line_of_data() -> None:
 
 
 SEVERAL = [row(offset, data=b'"%b"' % (b"x" * 300 * offset)) for offset in (1, 2, 3)]
-PLAIN = [
+PLAIN: list[Any] = [
     SESSION_WEBSOCKET,
     SESSION_SSE,
     SESSION_LINES,
     STREAM_WEBSOCKET,
     STREAM_SSE,
     STREAM_LINES,
-    *DEFLATED.values(),
+    SESSION_WEBSOCKET.coded,
+    STREAM_WEBSOCKET.coded,
 ]
+RESPONSES = [SESSION_SSE, SESSION_LINES, STREAM_SSE, STREAM_LINES]
 
 
 def named(format_: Format) -> str:
@@ -157,11 +158,16 @@ def test_each_of_several_publications_is_a_separate_frame(
     assert format_.publications(SEVERAL) == b"".join(format_.publications([one]) for one in SEVERAL)
 
 
-@pytest.mark.parametrize("plain", CHUNKED, ids=named)
+@pytest.mark.parametrize("plain", RESPONSES, ids=named)
 def test_several_publications_in_a_chunked_response_are_one_chunk(plain: Format) -> None:
-    chunked = CHUNKED[plain]
+    chunked = plain.coded
+    assert chunked is not None
     for rows in (SEVERAL[:1], SEVERAL):
         assert chunked.publications(rows) == chunk(plain.publications(rows))
+
+
+def test_a_chunk_without_a_byte_would_end_the_response() -> None:
+    assert chunk(b"") == b""
 
 
 def test_history_answer_has_all_publications_of_a_batch() -> None:

@@ -152,6 +152,8 @@ PLAIN: dict[Action, dict[str, Door]] = {
         "lines": reading("/channels/{}", accept="application/x-ndjson"),
         "websocket": reading("/channels/{}", **handshake()),
         "events": reading("/events?channel={}", accept="text/event-stream"),
+        "data": reading("/channels/{}?as=data", accept="text/event-stream"),
+        "data by websocket": reading("/channels/{}?as=data", **handshake()),
         "events by websocket": reading("/events?channel={}", **handshake()),
     },
     "publish": {

@@ -22,6 +22,7 @@ from pushserver.diagnosis.facts import WorkerState
 from pushserver.hub.metrics import SECONDS, Histogram, Metrics
 from pushserver.protocols import formats, socketio_formats
 from pushserver.protocols.formats import HISTORY, Format, kind_of
+from pushserver.protocols.representations import DATA
 from pushserver.server.epoll_limit import LongestTurn
 from pushserver.server.pulse import Pulse
 from pushserver.sessions.long_poll import LONG_POLL
@@ -81,13 +82,10 @@ def test_connections_are_by_transport_and_protocol() -> None:
 
 
 def all_formats() -> list[Format]:
-    modules = formats, socketio_formats
-    named = [value for module in modules for value in vars(module).values()]
-    tables = [table for table in named if isinstance(table, dict) and table]
-    chosen = [value for value in named if isinstance(value, Format)]
-    for table in tables:
-        chosen += [value for value in table.values() if isinstance(value, Format)]
-    return [format_ for format_ in chosen if format_ is not HISTORY]
+    named = [value for module in (formats, socketio_formats) for value in vars(module).values()]
+    named += [DATA.sse, DATA.websocket, DATA.lines]
+    chosen = {value for value in named if isinstance(value, Format)} - {HISTORY}
+    return [*chosen, *(value.coded for value in chosen if value.coded is not None)]
 
 
 def test_each_format_has_a_known_transport_and_protocol() -> None:

@@ -11,7 +11,6 @@ from pushserver.auth.identity import Identity
 from pushserver.channels.position import Start
 from pushserver.config.limits import Limits
 from pushserver.protocols.formats import (
-    CHUNKED,
     STREAM_LINES,
     STREAM_SSE,
     STREAM_WEBSOCKET,
@@ -103,8 +102,9 @@ def test_a_clock_that_was_set_back_ends_it_later() -> None:
 def test_the_end_has_the_form_of_the_protocol(shape: StreamFormat, frame: bytes) -> None:
     expected = frame % END.reason.encode() if frame else b""
     assert shape.make_end(END) == expected
-    chunked = CHUNKED.get(shape)
-    if isinstance(chunked, StreamFormat):
+    chunked = shape.coded
+    if frame:
+        assert isinstance(chunked, StreamFormat)
         assert chunked.make_end(END) == b"%x\r\n%b\r\n" % (len(expected), expected)
 
 
