@@ -106,6 +106,7 @@ setup(
         "cron": ["cronsim>=2.6", "tzdata>=2024.1"],
         "feed": ["feedparser>=6.0.12"],
         "flask": ["flask>=3.0.0"],
+        "redis": ["hiredis>=3.0.0", "txredisapi>=1.6.0"],
     },
     packages=[*find_packages(include=["pushserver", "pushserver.*"]), "twisted.plugins"],
     # This one key keeps the editable install a plain path: see BuildWithAssets.

@@ -122,6 +122,8 @@ class TestTheWheel:
             ("tzdata", '"cron"'),
             ("feedparser", '"feed"'),
             ("flask", '"flask"'),
+            ("hiredis", '"redis"'),
+            ("txredisapi", '"redis"'),
         }
         assert "Requires-Python: >=3.11" in metadata
 
