@@ -26,6 +26,7 @@ FOLDERS = (
     "hub",
     "sessions",
     "cluster",
+    "redis",
     "store",
     "web",
     "wsgi",
@@ -68,7 +69,7 @@ SHIMS = {"channel", "idempotency", "payload", "startup"}
 """Old public places of names. Like FACE, they may import from all folders, and none from them."""
 
 NETWORK = {"autobahn", "jinja2", "twisted", "zope"}
-WITHOUT_NETWORK = set(FOLDERS[: FOLDERS.index("store")]) - {"cluster", "usercode"}
+WITHOUT_NETWORK = set(FOLDERS[: FOLDERS.index("store")]) - {"cluster", "redis", "usercode"}
 
 
 @dataclass(frozen=True)

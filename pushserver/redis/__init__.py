@@ -1,0 +1,1 @@
+"""The log of a server in Redis, which several nodes follow."""

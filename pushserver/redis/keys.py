@@ -1,0 +1,38 @@
+"""The names of everything that a server has in Redis."""
+
+from __future__ import annotations
+
+
+class Keys:
+    """The keys under a prefix, whose braces keep them in one slot of a Redis Cluster.
+
+    `meta` is a hash with the numbering: `run` (the run id of the Redis server that it belongs to),
+    `epoch`, `seq`, `layout`, and `b<bucket>` for each bucket of `channels.forgotten.Forgotten`.
+    `log` is the stream of all publications, `<seq>-0`, and of all clears, `<seq>-<number>`.
+    `due` is a sorted set of all channels: the time (ms) at which `sweep` has to look at each.
+    `nodes` is a hash: the last counter of each node, and its time.
+    """
+
+    def __init__(self, prefix: str = "{ps0}"):
+        self._prefix = prefix.encode() + b":"
+        self.meta = self._prefix + b"m"
+        self.log = self._prefix + b"log"
+        self.due = self._prefix + b"x"
+        self.nodes = self._prefix + b"w"
+
+    def channel(self, name: str) -> bytes:
+        """A hash: `top`, `floor`, `fq` (`floor_seq`), `g` (generation), `b` (bytes), `t` (ms)."""
+        return self._prefix + b"c:" + name.encode()
+
+    def rows(self, name: str) -> bytes:
+        """The stream of the channel's retained publications, `<offset>-0`; none if it is empty."""
+        return self._prefix + b"s:" + name.encode()
+
+    def key(self, channel: str, key: str) -> bytes:
+        """The receipt of an idempotency key, a text that expires."""
+        # No key has a line break, and both may have colons.
+        return self._prefix + b"k:" + f"{channel}\n{key}".encode()
+
+    def publisher(self, name: str) -> bytes:
+        """A sorted set of the idempotency keys of a publisher: the time (ms) of the end of each."""
+        return self._prefix + b"kp:" + name.encode("utf-8", "surrogatepass")

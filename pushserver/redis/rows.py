@@ -1,0 +1,142 @@
+"""What the scripts write into the streams of Redis, and its decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from pushserver.channels.position import channel_epoch
+from pushserver.channels.publication import ClientInfo, Draft, Publication
+from pushserver.errors import PushServerError
+from pushserver.hub.follower import Image
+
+
+class NotOurs(PushServerError):
+    """Another program wrote this entry, key or answer; the text says what it is."""
+
+
+class Content(Struct, frozen=True, gc=False, array_like=True):
+    """The field `d` of an entry; a later version may only add values behind these."""
+
+    event: str
+    data: bytes
+    tags: dict[str, str] | None
+    info: ClientInfo | None
+    skip: tuple[str, ...]
+
+
+class Appended(Struct, frozen=True, gc=False):
+    """An entry of the log: a publication, made by the draft `counter` of the node.
+
+    `generation` is that of its channel, `skip` the clients to which it is not delivered.
+    """
+
+    publication: Publication
+    generation: int
+    skip: tuple[str, ...]
+    node: str
+    counter: int
+
+
+class Cleared(Struct, frozen=True, gc=False):
+    """An entry of the log: the history of a channel was dropped after the seq `seq`.
+
+    It is the `number`th such entry after that seq.
+    """
+
+    channel: str
+    seq: int
+    number: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Content)
+
+_APPENDED = [b"c", b"o", b"g", b"t", b"d", b"w"]
+_CLEARED = [b"k", b"c"]
+
+
+def encode(draft: Draft) -> bytes:
+    """The field `d` of a draft."""
+    return _encoder.encode(Content(draft.event, draft.data, draft.tags, draft.info, draft.skip))
+
+
+def entry_of(epoch: str, entry: Any) -> Appended | Cleared:
+    """Decode an entry of the log, `[id, [field, value, ...]]`, of the run `epoch`.
+
+    Raises NotOurs.
+    """
+    try:
+        name, fields = entry
+        seq, number = (_number(part) for part in name.split(b"-"))
+        names, values = fields[::2], fields[1::2]
+        if names == _APPENDED and not number:
+            channel, offset, generation, time, blob, writer = values
+            node, _, counter = writer.decode().rpartition(":")
+            content = _decoder.decode(blob)
+            publication = Publication(
+                channel.decode(),
+                channel_epoch(epoch, _number(generation)),
+                seq,
+                _number(offset),
+                _number(time) / 1000,
+                content.event,
+                content.data,
+                content.tags,
+                content.info,
+            )
+            return Appended(
+                publication, _number(generation), content.skip, node, _number(counter.encode())
+            )
+        if names == _CLEARED and number and values[0] == b"clear":
+            return Cleared(values[1].decode(), seq, number)
+        raise ValueError("fields of no kind of entry")
+    except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        raise _not_ours("the log", entry, error) from None
+
+
+def image_of(epoch: str, now: int, channel: str, image: Any) -> Image:
+    """The image of a channel of the run `epoch` from the answer of the script `image`.
+
+    Raises NotOurs.
+    """
+    try:
+        generation, top, floor, floor_seq, evicted, found = image
+        own = channel_epoch(epoch, generation)
+        rows, ages = [], []
+        for offset, seq, time, blob in found:
+            content = _decoder.decode(blob)
+            rows.append(
+                Publication(
+                    channel,
+                    own,
+                    seq,
+                    offset,
+                    time / 1000,
+                    content.event,
+                    content.data,
+                    content.tags,
+                    content.info,
+                )
+            )
+            ages.append(max(0, now - time) / 1000)
+        if floor + len(rows) != top:
+            raise ValueError(f"{len(rows)} rows from {floor} to {top}")
+    except (ValueError, TypeError, msgspec.MsgspecError) as error:
+        raise _not_ours(f"the history of {channel!r}", image, error) from None
+    return Image(channel, own, floor, floor_seq, rows, ages, evicted)
+
+
+def _number(text: bytes) -> int:
+    if not text.isdigit():
+        raise ValueError(f"{text[:40]!r} is no number")
+    return int(text)
+
+
+def _not_ours(place: str, entry: Sequence[Any], error: Exception) -> NotOurs:
+    return NotOurs(
+        f"{place} in Redis has {entry!r:.200}, which no pushserver wrote: {error!s:.200}"
+    )

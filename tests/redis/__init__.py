@@ -1,0 +1,1 @@
+"""Tests with real servers of Redis, on Unix sockets."""
