@@ -26,6 +26,7 @@ from pushserver.channels.publication import Draft, content_bytes
 from pushserver.hub.follower import Image, Point
 from pushserver.redis import rows
 from pushserver.redis.keys import Keys
+from pushserver.redis.rows import NotOurs
 
 LAYOUT = 1
 """The version of the keys and of their contents."""
@@ -38,15 +39,12 @@ FENCED, CHANNELS, KEYS = "FENCED", "CHANNELS", "KEYS"
 
 
 class Script:
-    """A script by its name; `sha` names it for Redis."""
+    """A script by its name; `sha` is the name that Redis gives it."""
 
     def __init__(self, name: str, text: str):
         self.name = name
-        self.text = (_COMMON + text).encode()
+        self.text = text.encode()
         self.sha = sha1(self.text).hexdigest().encode()
-
-    def __repr__(self) -> str:
-        return f"<Script {self.name}>"
 
 
 class Call(Struct, frozen=True):
@@ -78,11 +76,22 @@ class Bounds:
     keys_per_publisher: int = 100_000
 
 
-_COMMON = """
+_COMMON = (
+    f"local EMPTY_MS = {EMPTY_MS}"
+    """
 local function text(number) return string.format('%.0f', number) end
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+-- A number that we have written; nothing else is expected in its field.
+local function number(key, field, value)
+    return tonumber(value)
+        or error(key .. ' has ' .. field .. ' = "' .. tostring(value) .. '", expected a number', 0)
+end
+-- The text of an error: a table since Redis 7.
+local function message(found)
+    return type(found) == 'table' and found.err or tostring(found)
 end
 local function fenced(run)
     return run ~= ARGV[1] and redis.error_reply('FENCED another run of Redis has the log')
@@ -104,10 +113,12 @@ local function log(...)
     end
 end
 """
+)
 
 ATTACH = Script(
     "attach",
-    """
+    _COMMON
+    + """
 local meta, log, nodes = unpack(KEYS)
 local run, new_epoch, keep, layout, node = unpack(ARGV)
 local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq', 'layout')
@@ -156,7 +167,8 @@ return {epoch, seq, counter and string.match(counter, '^%d+') or '0'}
 
 PUBLISH = Script(
     "publish",
-    """
+    _COMMON
+    + """
 local meta, log_key, due, nodes, channel_key, rows_key, key, publisher = unpack(KEYS)
 local run, node, counter, channel, blob = unpack(ARGV, 1, 5)
 local bytes, size, max_bytes, ttl = unpack(ARGV, 6, 9)
@@ -184,11 +196,14 @@ local kept = redis.call('ZCARD', due)
 if not c[1] and kept >= tonumber(max_channels) then
     return redis.error_reply('CHANNELS there are ' .. text(kept) .. ' channels')
 end
-local generation = tonumber(c[4] or m[4] or 0)
-local top, floor, floor_seq = tonumber(c[1] or 0), tonumber(c[2] or 0), tonumber(c[3] or generation)
-local total = tonumber(c[5] or 0)
-time = math.max(time, tonumber(c[6] or 0))
-local seq = tonumber(m[3]) + 1
+local seq = number(meta, 'seq', m[3]) + 1
+local generation = number(meta, 'b' .. bucket, m[4] or 0)
+local top, floor, floor_seq, total = 0, 0, generation, 0
+if c[1] then
+    top, floor = number(channel_key, 'top', c[1]), number(channel_key, 'floor', c[2])
+    floor_seq, generation = number(channel_key, 'fq', c[3]), number(channel_key, 'g', c[4])
+    total, time = number(channel_key, 'b', c[5]), math.max(time, number(channel_key, 't', c[6]))
+end
 
 -- The rows to evict.
 local before = floor
@@ -258,52 +273,59 @@ if key then
     end
 end
 return {'new', seq, top, generation, epoch, time}
-""".replace("EMPTY_MS", str(EMPTY_MS)),
+""",
 )
 
 IMAGE = Script(
     "image",
-    """
+    _COMMON
+    + """
 local m = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq')
 local refused = fenced(m[1])
 if refused then return refused end
-local epoch, seq = m[2], tonumber(m[3])
+local epoch, seq = m[2], number(KEYS[1], 'seq', m[3])
+
+local function image(key, rows_key, bucket, point, offset)
+    local c = redis.call('HMGET', key, 'top', 'floor', 'fq', 'g')
+    local length = redis.call('XLEN', rows_key)
+    if not c[1] then
+        local known = redis.call('HGET', KEYS[1], 'b' .. bucket)
+        local generation = number(KEYS[1], 'b' .. bucket, known or 0)
+        return {generation, 0, 0, generation, 0, {}}
+    end
+    local top, floor = number(key, 'top', c[1]), number(key, 'floor', c[2])
+    local floor_seq, generation = number(key, 'fq', c[3]), number(key, 'g', c[4])
+    local evicted, rows = floor, {}
+    local own = generation > 0 and epoch .. '-' .. text(generation) or epoch
+    local continues = point == own and floor < offset and offset <= top
+    local from = continues and offset or floor + 1
+    local whole = length == top - floor
+    if whole and from <= top then
+        for n, entry in ipairs(redis.call('XRANGE', rows_key, text(from), '+')) do
+            local q, t, _, d = row(entry)
+            if not (q and t) or entry[1] ~= text(from + n - 1) .. '-0' then
+                whole = false
+                break
+            end
+            rows[n] = {from + n - 1, q, t, d}
+        end
+    end
+    if not whole then
+        -- Another program has been here.
+        floor, floor_seq, evicted, rows = top, seq, top, {}
+    elseif continues then
+        floor, floor_seq = offset, rows[1][2]
+        table.remove(rows, 1)
+    end
+    return {generation, top, floor, floor_seq, evicted, rows}
+end
+
 local images = {}
 for i = 2, #KEYS, 2 do
     local place = (i - 2) / 2 * 3 + 2
-    local bucket, point, offset = ARGV[place], ARGV[place + 1], tonumber(ARGV[place + 2])
-    local c = redis.call('HMGET', KEYS[i], 'top', 'floor', 'fq', 'g')
-    local length = redis.call('XLEN', KEYS[i + 1])
-    if not c[1] then
-        local generation = tonumber(redis.call('HGET', KEYS[1], 'b' .. bucket) or 0)
-        images[#images + 1] = {generation, 0, 0, generation, 0, {}}
-    else
-        local top, floor, floor_seq = tonumber(c[1]), tonumber(c[2]), tonumber(c[3])
-        local generation = tonumber(c[4])
-        local evicted, rows = floor, {}
-        local own = generation > 0 and epoch .. '-' .. text(generation) or epoch
-        local continues = point == own and floor < offset and offset <= top
-        local from = continues and offset or floor + 1
-        local whole = length == top - floor
-        if whole and from <= top then
-            for n, entry in ipairs(redis.call('XRANGE', KEYS[i + 1], text(from), '+')) do
-                local q, t, _, d = row(entry)
-                if not (q and t) or entry[1] ~= text(from + n - 1) .. '-0' then
-                    whole = false
-                    break
-                end
-                rows[n] = {from + n - 1, q, t, d}
-            end
-        end
-        if not whole then
-            -- Another program has been here.
-            floor, floor_seq, evicted, rows = top, seq, top, {}
-        elseif continues then
-            floor, floor_seq = offset, rows[1][2]
-            table.remove(rows, 1)
-        end
-        images[#images + 1] = {generation, top, floor, floor_seq, evicted, rows}
-    end
+    local point, offset = ARGV[place + 1], tonumber(ARGV[place + 2])
+    local done, found = pcall(image, KEYS[i], KEYS[i + 1], ARGV[place], point, offset)
+    images[#images + 1] = done and found or message(found)
 end
 return {epoch, seq, now(), images}
 """,
@@ -311,21 +333,23 @@ return {epoch, seq, now(), images}
 
 CLEAR = Script(
     "clear",
-    """
+    _COMMON
+    + """
 local meta, log_key, due, channel_key, rows_key = unpack(KEYS)
 local channel, log_length = ARGV[2], ARGV[3]
 local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq')
 local refused = fenced(m[1])
 if refused then return refused end
-local seq = tonumber(m[3])
+local seq = number(meta, 'seq', m[3])
 local c = redis.call('HMGET', channel_key, 'top', 'floor', 'fq')
 if not c[1] then return {0, seq, 0} end
-local top, floor, floor_seq = tonumber(c[1]), tonumber(c[2]), c[3]
+local top, floor = number(channel_key, 'top', c[1]), number(channel_key, 'floor', c[2])
+local floor_seq = number(channel_key, 'fq', c[3])
 redis.call('ZCARD', due)
 if redis.call('XLEN', rows_key) > 0 or floor < top then
     local newest = redis.call('XREVRANGE', rows_key, '+', '-', 'COUNT', 1)[1]
     local q = newest and newest[1] == text(top) .. '-0' and row(newest)
-    floor_seq = text(q or seq)
+    floor_seq = q or seq
 end
 local number = 1
 local newest = redis.call('XREVRANGE', log_key, '+', '-', 'COUNT', 1)[1]
@@ -338,15 +362,16 @@ refused = log(
     log_key, 'MAXLEN', '~', log_length, text(seq) .. '-' .. text(number), 'k', 'clear', 'c', channel
 )
 if refused then return refused end
-redis.call('HSET', channel_key, 'floor', text(top), 'fq', floor_seq, 'b', '0')
+redis.call('HSET', channel_key, 'floor', text(top), 'fq', text(floor_seq), 'b', '0')
 redis.call('ZADD', due, text(now() + EMPTY_MS), channel)
 return {top - floor, seq, number}
-""".replace("EMPTY_MS", str(EMPTY_MS)),
+""",
 )
 
 DUE = Script(
     "due",
-    """
+    _COMMON
+    + """
 local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
 if refused then return refused end
 return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', text(now()), 'LIMIT', 0, ARGV[2])
@@ -355,27 +380,32 @@ return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', text(now()), 'LIMIT', 0, ARG
 
 SWEEP = Script(
     "sweep",
-    """
+    _COMMON
+    + """
 local meta, due = KEYS[1], KEYS[2]
 local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq')
 local refused = fenced(m[1])
 if refused then return refused end
-local seq, time, evicted, forgotten = tonumber(m[3]), now(), 0, 0
+local seq, time, evicted, forgotten, failed = number(meta, 'seq', m[3]), now(), 0, 0, {}
 
 local function sweep(channel_key, rows_key, name, bucket, ttl)
     local score = redis.call('ZSCORE', due, name)
     if not score or tonumber(score) > time then return end
     local c = redis.call('HMGET', channel_key, 'top', 'floor', 'fq', 'b')
     local length = redis.call('XLEN', rows_key)
-    local known = redis.call('HGET', meta, 'b' .. bucket)
+    local generation = number(meta, 'b' .. bucket, redis.call('HGET', meta, 'b' .. bucket) or 0)
+    local top, floor, floor_seq, total
+    if c[1] then
+        top, floor = number(channel_key, 'top', c[1]), number(channel_key, 'floor', c[2])
+        floor_seq, total = number(channel_key, 'fq', c[3]), number(channel_key, 'b', c[4])
+    end
     -- First a write that takes no memory.
     redis.call('ZREM', due, name)
-    if not c[1] then
+    if not top then
         redis.call('DEL', rows_key)
         return
     end
-    local top, floor, floor_seq = tonumber(c[1]), tonumber(c[2]), tonumber(c[3])
-    local total, next_time, before = tonumber(c[4]), nil, floor
+    local next_time, before = nil, floor
     local lost = length ~= top - floor
     local past = ttl > 0 and time - ttl or -1
     while not lost and not next_time and floor < top do
@@ -402,7 +432,7 @@ local function sweep(channel_key, rows_key, name, bucket, ttl)
         redis.call('DEL', rows_key)
         if before == top then
             redis.call('DEL', channel_key)
-            redis.call('HSET', meta, 'b' .. bucket, text(math.max(floor_seq, tonumber(known or 0))))
+            redis.call('HSET', meta, 'b' .. bucket, text(math.max(floor_seq, generation)))
             forgotten = forgotten + 1
             return
         end
@@ -418,15 +448,21 @@ end
 
 for i = 3, #KEYS, 2 do
     local place = (i - 3) / 2 * 3 + 2
-    sweep(KEYS[i], KEYS[i + 1], ARGV[place], ARGV[place + 1], tonumber(ARGV[place + 2]))
+    local name, ttl = ARGV[place], tonumber(ARGV[place + 2])
+    local done, found = pcall(sweep, KEYS[i], KEYS[i + 1], name, ARGV[place + 1], ttl)
+    if not done then
+        redis.call('ZADD', due, text(time + EMPTY_MS), name)
+        failed[#failed + 1] = message(found)
+    end
 end
-return {evicted, forgotten}
-""".replace("EMPTY_MS", str(EMPTY_MS)),
+return {evicted, forgotten, failed}
+""",
 )
 
 TOUCH = Script(
     "touch",
-    """
+    _COMMON
+    + """
 local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
 if refused then return refused end
 local due, kept, until_time = KEYS[2], {}, text(now() + EMPTY_MS)
@@ -439,12 +475,13 @@ for i = 3, #KEYS do
     kept[#kept + 1] = is_kept and 1 or 0
 end
 return kept
-""".replace("EMPTY_MS", str(EMPTY_MS)),
+""",
 )
 
 ALIVE = Script(
     "alive",
-    """
+    _COMMON
+    + """
 local m = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq')
 return {m[1] or '', m[2] or '', tonumber(m[3] or 0)}
 """,
@@ -532,7 +569,7 @@ def due(keys: Keys, run: str, most: int) -> Call:
 def sweep(keys: Keys, run: str, channels: Sequence[tuple[str, float]]) -> Call:
     """Evict the rows older than the `history_ttl` of each, and forget those without rows.
 
-    Answers the numbers of evicted rows and of forgotten channels.
+    Answers what `swept_of` decodes.
     """
     own: list[bytes] = [keys.meta, keys.due]
     arguments: list[str | int] = []
@@ -593,11 +630,23 @@ class Numbered(Struct, frozen=True):
 
 
 class Images(Struct, frozen=True):
-    """The images of channels, taken when `seq` was the last one of the log."""
+    """The images of channels, taken when `seq` was the last one of the log.
+
+    A channel of whose keys another program has made something else has an error in its place.
+    """
 
     epoch: str
     seq: int
     images: tuple[Image, ...]
+    errors: tuple[str, ...]
+
+
+class Swept(Struct, frozen=True):
+    """The numbers of evicted rows and of forgotten channels, and the errors as in `Images`."""
+
+    evicted: int
+    forgotten: int
+    errors: tuple[str, ...]
 
 
 def attached_of(answer: Any) -> Attached:
@@ -613,9 +662,22 @@ def numbered_of(answer: Any) -> Numbered:
 
 
 def images_of(points: Sequence[Point], answer: Any) -> Images:
-    """Decode the answer to `image` of these points; raises NotOurs."""
+    """Decode the answer to `image` of these points."""
     epoch, seq, now, found = answer
     run = epoch.decode()
-    pairs = zip(points, found, strict=True)
-    images = (rows.image_of(run, now, point.channel, image) for point, image in pairs)
-    return Images(run, seq, tuple(images))
+    images, errors = [], []
+    for point, image in zip(points, found, strict=True):
+        if isinstance(image, bytes):
+            errors.append(image.decode(errors="replace"))
+            continue
+        try:
+            images.append(rows.image_of(run, now, point.channel, image))
+        except NotOurs as error:
+            errors.append(str(error))
+    return Images(run, seq, tuple(images), tuple(errors))
+
+
+def swept_of(answer: Any) -> Swept:
+    """Decode the answer to `sweep`."""
+    evicted, forgotten, errors = answer
+    return Swept(evicted, forgotten, tuple(text.decode(errors="replace") for text in errors))
