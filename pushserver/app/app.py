@@ -47,10 +47,17 @@ class App:
     needs_wsgi = False
     """Whether it serves clients of a WSGI application alone."""
 
-    def __init__(self, *, pages: str | PathLike[str] = "", wsgi: Application | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        pages: str | PathLike[str] = "",
+        templates: str | PathLike[str] = "",
+        wsgi: Application | None = None,
+    ) -> None:
         if wsgi is not None and not callable(wsgi):
             raise ValueError(f"wsgi is {wsgi!r:.80}, expected a WSGI application")
         self.pages = fspath(pages)
+        self.templates = fspath(templates)
         self.wsgi = wsgi
         self.sources: list[AppSource] = []
         self.handlers = HandlerRegistry()

@@ -38,7 +38,8 @@ class ChannelOptions:
     `subscribe`, `publish`, `history` and `presence`: which peers may do this; `client_publish` is
     an older name of `publish = "anyone"`. `join_leave`: whether subscribers on that protocol may
     get the joins and leaves of others; `force_push_join_leave`: whether each gets them, also
-    without asking.
+    without asking. `template`: the name of the file that makes HTML of each publication; empty for
+    none.
     """
 
     history_size: Count = 300
@@ -53,6 +54,7 @@ class ChannelOptions:
     client_publish: bool = False
     join_leave: bool = True
     force_push_join_leave: bool = False
+    template: Annotated[str, Meta(max_length=256)] = ""
 
 
 class Channel:

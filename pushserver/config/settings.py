@@ -28,6 +28,7 @@ class Server:
     `front_channel`: the channel at `/`; if empty, that of the first source
     (`server.front.front_channel`).
     `pages`: the folder of the user's pages, which are served beside the server's URLs.
+    `templates`: the folder of the templates of channels; if empty, that of the pages.
     `wsgi`: the WSGI application that is served beside them, as MODULE:NAME; empty for that of the
     application, if it has one.
     `compress`: whether WebSocket clients may use permessage-deflate.
@@ -48,6 +49,7 @@ class Server:
     names: list[str] = field(default_factory=list)
     front_channel: str = ""
     pages: str = ""
+    templates: str = ""
     wsgi: str = ""
     compress: bool = False
     trusted_proxies: list[str] = field(default_factory=list)
@@ -283,3 +285,10 @@ class Config:
             return namespaces.get(namespace_of(name), defaults) if own is None else own
 
         return options
+
+    @property
+    def templates(self) -> list[str]:
+        """The names of the templates of channels."""
+        tables = [*self.namespaces.values(), *self.channels.values()]
+        names = [self.defaults.template, *(table.get("template", "") for table in tables)]
+        return list(dict.fromkeys(filter(None, names)))

@@ -314,12 +314,12 @@ def _session(
 def frame_stream(
     encode: Callable[[Publication], bytes], make_texts: MakeTexts = object_texts
 ) -> StreamFormat:
-    """The format of a WebSocket; `encode` makes the text of a publication."""
+    """The format of a WebSocket; `encode` makes the text of a publication, empty for none."""
 
     def of(name: str, frame: Callable[[bytes], bytes], coded: Format | None) -> StreamFormat:
         return StreamFormat(
             name,
-            each(lambda row: frame(encode(row))),
+            each(lambda row: frame(text) if (text := encode(row)) else b""),
             UNSUPPORTED,
             _opening(frame, make_texts),
             # A ping: a dead peer sends no pong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pushserver.channels.publication import Publication
@@ -24,11 +25,15 @@ RESERVED = "pushserver-"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Representation:
-    """The formats of one representation; `lines` is None if it has no lines of JSON."""
+    """The formats of one representation; `lines` is None if it has no lines of JSON.
+
+    `html` makes the part of a publication in an answer in HTML; None if there is no such answer.
+    """
 
     sse: StreamFormat
     websocket: StreamFormat
     lines: StreamFormat | None = None
+    html: Callable[[Publication], bytes] | None = None
 
 
 def _data_block(publication: Publication) -> bytes:

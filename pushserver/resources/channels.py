@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_name, is_name
+from pushserver.channels.publication import Publication
 from pushserver.protocols.formats import StreamFormat
 from pushserver.protocols.representations import DATA, OBJECTS, Representation
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, readable_channels
-from pushserver.resources.history import argument, history, stream_start
+from pushserver.resources.fragments import FRAGMENTS, Fragments
+from pushserver.resources.history import argument, fragments, history, stream_start
 from pushserver.resources.permissions import PermissionsResource, useful
 from pushserver.resources.publish import publish, publish_at_once
 from pushserver.sessions.base import Transport
@@ -62,6 +65,7 @@ class ChannelContext:
     page: Callable[[str, str, int, bool, bool, bool], Document]
     gate: Gate
     list_page: Callable[[str, bool], Document]
+    fragments: Fragments
     bulks: Bulks = field(default_factory=Bulks)
     elsewhere: Resource | None = None
     """Answers the requests that `is_for_main` in a worker; None in the process with the log."""
@@ -81,7 +85,9 @@ class ChannelsResource(ContainerResource):
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         name, context = path.decode("utf-8", "replace"), self._context
-        if context.elsewhere is not None and is_for_main(path, request):
+        if context.elsewhere is not None and (
+            is_for_main(path, request) or lacks_fragments(context, request, (name,))
+        ):
             return context.elsewhere
         if request.postpath == [b"permissions"] and name:
             return PermissionsResource(context.node, context.gate, name)
@@ -97,7 +103,11 @@ def is_for_main(path: bytes, request: Request) -> bool:
     """
     if not path or request.postpath:
         return True
-    if request.method not in (b"GET", b"HEAD") or is_upgrade(request):
+    if (
+        argument(request, "as") is not None
+        or request.method not in (b"GET", b"HEAD")
+        or is_upgrade(request)
+    ):
         return False
     return preferred(header(request, "accept") or "", OFFERS) == HTML
 
@@ -134,7 +144,10 @@ class ChannelResource(LeafResource):
         context, name = self._context, check_name(self._name)
         if is_upgrade(request):
             return upgrade(context, request, (name,))
-        chosen = representation(request)
+        chosen = representation(context, request, (name,))
+        if chosen.html is not None and wants(request, (HTML, EVENT_STREAM)) == HTML:
+            page = partial(self._fragments, request, name, chosen.html)
+            return context.gate.identified(request, "http", page)
         if chosen is not OBJECTS:
             return respond(context, request, chosen, (name,))
         wanted = wants(request, OFFERS)
@@ -166,6 +179,16 @@ class ChannelResource(LeafResource):
         self._context.gate.check_reader(request, identity, (name,), "history")
         return history(request, name, self._context.node, identity)
 
+    def _fragments(
+        self,
+        request: Request,
+        name: str,
+        encode: Callable[[Publication], bytes],
+        identity: Identity,
+    ) -> Answer:
+        self._context.gate.check_reader(request, identity, (name,), "history")
+        return fragments(request, name, self._context.node, encode)
+
     def _publish(self, request: Request, name: str, identity: Identity) -> Answer:
         context = self._context
         return publish(request, name, context.node, context.gate, context.bulks, identity)
@@ -191,10 +214,12 @@ class EventsResource(LeafResource):
         self._context = context
 
     def answer_get(self, request: Request) -> Answer:
-        names = self._names(request)
+        names, elsewhere = self._names(request), self._context.elsewhere
+        if elsewhere is not None and lacks_fragments(self._context, request, names):
+            return cast(int, elsewhere.render(request))
         if is_upgrade(request):
             return upgrade(self._context, request, names)
-        return respond(self._context, request, representation(request), names)
+        return respond(self._context, request, representation(self._context, request, names), names)
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
@@ -227,12 +252,12 @@ def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) ->
     if not context.gate.is_anonymous(request):
         raise Refusal(401, "the request has to be identified")
     maker = stream_maker(context, request, names, ANONYMOUS)
-    return representation(request).websocket, maker
+    return representation(context, request, names).websocket, maker
 
 
 def upgrade(context: ChannelContext, request: Request, names: tuple[str, ...]) -> Answer:
     """Answer a WebSocket handshake by the identity of its request."""
-    format_ = representation(request).websocket
+    format_ = representation(context, request, names).websocket
 
     def answer(identity: Identity) -> Answer:
         maker = stream_maker(context, request, names, identity)
@@ -271,14 +296,29 @@ def respond(
     return context.gate.identified(request, NAMES[wanted], answer)
 
 
-def representation(request: Request) -> Representation:
+def representation(
+    context: ChannelContext, request: Request, names: tuple[str, ...]
+) -> Representation:
     """The representation of publications that a request asks for, by `as=`."""
     name = argument(request, "as")
-    chosen = OBJECTS if name is None else REPRESENTATIONS.get(name)
+    if name is None:
+        return OBJECTS
+    if name == "data":
+        return DATA
+    chosen = context.fragments.representation(name)
     if chosen is None:
-        known = " or ".join(REPRESENTATIONS)
+        known = " or ".join(("data", *FRAGMENTS))
         raise Refusal(400, f"as={name:.40}: expected {known}, or none for publication objects")
+    for channel in names:
+        if not context.fragments.has(channel):
+            raise Refusal(404, f"{channel} has no template (template in [channels.{channel}])")
     return chosen
+
+
+def lacks_fragments(context: ChannelContext, request: Request, names: tuple[str, ...]) -> bool:
+    """Whether a request asks for fragments that a worker cannot make."""
+    wanted = argument(request, "as") in FRAGMENTS
+    return wanted and not all(map(context.fragments.has, names))
 
 
 def stream_maker(
@@ -305,7 +345,5 @@ def stream_maker(
 
 OFFERS = (JSON, EVENT_STREAM, LINES, HTML)
 """The media types of a channel."""
-REPRESENTATIONS = {"data": DATA}
-"""By the values of `as=`."""
 NAMES = {EVENT_STREAM: "sse", LINES: "http_stream"}
 """The names of the transports for the application."""

@@ -24,6 +24,9 @@ from pushserver.web.mount import mark_open_ended
 from pushserver.web.portions import Portions
 from pushserver.web.resource import JSON, Answer, Refusal, header
 
+FRAGMENTS_AT_ONCE = 100
+"""The publications that are rendered at once."""
+
 NO_EPOCH = Cursor("?", 0)
 
 
@@ -120,6 +123,38 @@ def _answer(
         return history_object(name, rows, *position)
     Portions(request, _portions(name, node, rows, *history_ends(name, *position))).start()
     return NOT_DONE_YET
+
+
+def fragments(
+    request: Request, name: str, node: Node, encode: Callable[[Publication], bytes]
+) -> Answer:
+    """Answer with retained publications as HTML, each as `encode` makes it."""
+    start = stream_start(request, node.limits.read_limit)
+    limit = number(request, "limit", node.limits.read_limit)
+    request.setHeader(b"content-type", b"text/html; charset=utf-8")
+    request.setHeader(b"cache-control", b"no-store")
+
+    def answer() -> Answer:
+        wanted = Start(oldest=True) if start == Start() else start
+        answer = node.history.read((name,), wanted, limited=False)
+        rows = answer.publications if limit is None else answer.publications[:limit]
+        if request.method == b"HEAD" or len(rows) <= FRAGMENTS_AT_ONCE:
+            return b"\n".join((*filter(None, map(encode, rows)), b""))
+        Portions(request, _fragment_portions(rows, encode)).start()
+        return NOT_DONE_YET
+
+    loaded = coroutines.start(node.load((name,), fresh=True))
+    return answer() if loaded is None else _when_loaded(request, loaded, answer)
+
+
+def _fragment_portions(
+    rows: Sequence[Publication], encode: Callable[[Publication], bytes]
+) -> Iterator[bytes]:
+    """A long answer in HTML; each portion is made when the last one has left."""
+    for first in range(0, len(rows), FRAGMENTS_AT_ONCE):
+        portion = rows[first : first + FRAGMENTS_AT_ONCE]
+        # An empty portion would be the end.
+        yield b"\n".join((*filter(None, map(encode, portion)), b"")) or b"\n"
 
 
 def _portions(

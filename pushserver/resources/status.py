@@ -15,13 +15,13 @@ from pushserver.web.resource import Answer, LeafResource, Refusal, answer_json
 
 
 class StatusResource(LeafResource):
-    """`{"time", "sources": [...], "handlers": [...]}` of one channel, with `?channel=NAME`.
+    """`{"time", "sources", "handlers", "fragments"}` of one channel, with `?channel=NAME`.
 
     Without it, `{"facts": {...}, "findings": [...]}` of the server, for keys that may administer
     all of it, with fixes for the kind of proxy in `?proxy=NAME`, or for the one that the headers of
     the request show. `facts` returns those with the facts about the request, `sources` returns the
-    status of each source, `failures` the last failures of the handlers for a channel, `clock` Unix
-    seconds.
+    status of each source, `failures` the last failures of the handlers for a channel, `fragments`
+    that of its template, `clock` Unix seconds.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class StatusResource(LeafResource):
         gate: Gate,
         sources: Callable[[], list[Any]],
         failures: Callable[[str], list[Any]],
+        fragments: Callable[[str], list[Any]],
         clock: Callable[[], float],
         facts: Callable[[Request], Facts],
     ):
@@ -36,6 +37,7 @@ class StatusResource(LeafResource):
         self._gate = gate
         self._sources = sources
         self._failures = failures
+        self._fragments = fragments
         self._clock = clock
         self._facts = facts
 
@@ -57,6 +59,7 @@ class StatusResource(LeafResource):
                 "time": round(self._clock(), 3),
                 "sources": [source for source in self._sources() if source.channel == name],
                 "handlers": self._failures(name),
+                "fragments": self._fragments(name),
             },
         )
 

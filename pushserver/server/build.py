@@ -30,6 +30,7 @@ from pushserver.errors import StartFailed
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.follower import Follower
 from pushserver.hub.metrics import Metrics
+from pushserver.resources.fragments import Fragments
 from pushserver.resources.pages import Pages
 from pushserver.server.bounds import make_bounds
 from pushserver.server.collector import ServerCollector
@@ -177,6 +178,7 @@ def build(
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
         Pages(),
+        Fragments(history.options, clock, monotonic),
         shortcuts,
         beside,
         gateway,
@@ -251,8 +253,9 @@ def build(
 
 def with_app(config: Config, app: App) -> Config:
     """The configuration with the pages of the application, and without the default source."""
-    if app.pages and not config.server.pages:
-        config = replace(config, server=replace(config.server, pages=app.pages))
+    server = config.server
+    pages, templates = server.pages or app.pages, server.templates or app.templates
+    config = replace(config, server=replace(server, pages=pages, templates=templates))
     return app.adjust(without_default_source(config))
 
 

@@ -21,6 +21,7 @@ from pushserver.server.options import (
     shortcuts,
     with_one_process,
     with_pages,
+    with_templates,
 )
 from pushserver.server.service import PushService
 from pushserver.usercode.reactor import Reactor
@@ -34,6 +35,9 @@ class PushServer(App):
     `pages`: a folder of files to serve beside the server's own URLs, with `index.html` at `/`. A
     relative path is relative to the current folder. `[server] pages` of the configuration takes
     precedence.
+
+    `templates`: the folder of the templates of channels, by default that of the pages, or that of
+    the application's file. `[server] templates` takes precedence.
 
     `wsgi`: a WSGI application, such as a Flask object, which answers all requests that are not for
     the server's own URLs. `--wsgi` and `[server] wsgi` take precedence.
@@ -99,7 +103,7 @@ class PushServer(App):
         options = Options()
         options["config"] = path
         config = with_app(configure(options, os.environ, application=True), self)
-        config = with_pages(config, path, main_file())
+        config = with_templates(with_pages(config, path, main_file()), main_file())
         config = with_one_process(config, "in a program that contains the server")
         config = replace(config, server=replace(config.server, listen=list(listen)))
         on = shortcuts(os.environ)

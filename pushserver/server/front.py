@@ -24,6 +24,7 @@ from pushserver.resources.centrifuge import ConnectionContext
 from pushserver.resources.channels import (
     ChannelContext,
 )
+from pushserver.resources.fragments import Fragments
 from pushserver.resources.health import health
 from pushserver.resources.metrics import MetricsResource
 from pushserver.resources.pages import Pages
@@ -74,6 +75,7 @@ class Base:
     turns: Turns
     pollings: Pollings
     pages: Pages
+    fragments: Fragments
     shortcuts: bool
     beside: str
     gateway: Gateway | None = None
@@ -144,7 +146,14 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     pages = base.pages
     main = None if base.relays is None else base.relays.main
     channels = ChannelContext(
-        node, upgrade, respond, pages.channel, gate, pages.channels, elsewhere=main
+        node,
+        upgrade,
+        respond,
+        pages.channel,
+        gate,
+        pages.channels,
+        base.fragments,
+        elsewhere=main,
     )
     json_only = JsonOnly(node.monotonic)
     connections = ConnectionContext(node, upgrade, respond, trust, gate, json_only, main)
@@ -154,6 +163,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         gate,
         lambda: [runner.status() for runner in runners],
         (lambda channel: []) if base.handlers is None else base.handlers.failures,
+        base.fragments.failures,
         node.clock,
         lambda request: base.facts.of(request, config, trust, runners),
     )

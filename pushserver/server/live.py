@@ -238,6 +238,10 @@ class Live:
         self._broker.reconfigure(limits, lasting(config, base.app))
         if before is not None and _tables(before.config) != _tables(config):
             node.history.reconfigure(config.channel_options())
+        # Also if no setting has changed: a template may have.
+        names = config.templates if base.runs_sources else ()
+        base.fragments.use(templates_folder(config, base.beside), names)
+        node.replays.clear()
         accepts_tokens = front.verifier is not None
         self._site.reconfigure(front.root, limits, front.shortcut, front.trust, accepts_tokens)
         if self._metrics_site is not None:
@@ -284,6 +288,11 @@ def _stopping() -> Unavailable:
 def _tables(config: Config) -> tuple[object, ...]:
     """The settings of channels."""
     return config.defaults, config.namespaces, config.channels
+
+
+def templates_folder(config: Config, beside: str) -> str:
+    """The folder of templates; `beside`: that of the application's file."""
+    return config.server.templates or config.server.pages or beside
 
 
 def lasting(config: Config, app: App | None) -> frozenset[str]:

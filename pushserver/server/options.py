@@ -234,6 +234,7 @@ def complete(
         levels = {**config.log.levels, "connections": "debug"}
         config = replace(config, log=replace(config.log, levels=levels))
     config = with_pages(config, options["config"], _private(options))
+    config = with_templates(config, "" if app is None else _private(options))
     if options["reload"]:
         config = with_one_process(config, "with --reload")
         if not config.store.path:
@@ -275,6 +276,22 @@ def with_pages(config: Config, *private: str) -> Config:
     secrets += [key.file for key in config.auth.token_keys]
     folder = pages_folder(config.server.pages, (config.store.path, *secrets, *private))
     return replace(config, server=replace(config.server, pages=folder))
+
+
+def with_templates(config: Config, private: str) -> Config:
+    """The configuration with the absolute folder of templates, if there is one.
+
+    If it has none, that is the folder of the pages, or that of the application's file, `private`.
+    Raises StartFailed if a configured one does not exist.
+    """
+    given, server = config.server.templates, config.server
+    folder = given or server.pages or (os.path.dirname(private) or "." if private else "")
+    if not folder:
+        return config
+    path = os.path.abspath(folder)
+    if given and not os.path.isdir(path):
+        raise StartFailed(f"templates = {given!r}: there is no folder {path}", Path(path))
+    return replace(config, server=replace(server, templates=path))
 
 
 def main_file() -> str:

@@ -71,6 +71,11 @@ class Replays:
             count = fitting(left, PORTION_BYTES)
             yield self.encode(name, [left.popleft() for _ in range(count)], encode)
 
+    def clear(self) -> None:
+        """Forget all texts: the encoders make others from now on."""
+        self._encoded.clear()
+        self._bytes = 0
+
     def _keep(self, key: Run, text: bytes) -> None:
         size = len(text) + len(key[1]) + ENTRY_BYTES
         if size > MOST_BYTES:

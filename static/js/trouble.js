@@ -1,4 +1,4 @@
-// Failures of sources and handlers behind this channel, polled: one line, and the details on request.
+// Failures of sources, handlers and the template behind this channel, polled: one line, and the details on request.
 // Only pages for operators, who may publish, have the line.
 
 import { setText } from "./dom.js";
@@ -7,13 +7,14 @@ import { ago, fullTime } from "./times.js";
 const ASK_MS = 5000;
 const SOURCE_MS = 2 * ASK_MS; // longer than a poll, so that a source that fails now and then does not flicker
 const HANDLER_MS = 60_000;
+const TEMPLATE_MS = Infinity; // the server forgets the failure when it reads the template again
 const TICK_MS = 1000;
 
 /**
  * The failures, newest first, from the server's answer: `{subject, error, at, lastsMs, state, retryAt}`,
  * instants in milliseconds of the local clock; `now` is the arrival of the answer.
  */
-export function troubles({ time, sources, handlers }, now) {
+export function troubles({ time, sources, handlers, fragments = [] }, now) {
   const here = (seconds) => now + (seconds - time) * 1000;
   const failing = sources
     .filter((source) => source.error_time !== null)
@@ -33,7 +34,15 @@ export function troubles({ time, sources, handlers }, now) {
     state: "",
     retryAt: null,
   }));
-  return [...failing, ...failed].sort((one, other) => other.at - one.at);
+  const without = fragments.map(({ name, channel, error, time: seconds }) => ({
+    subject: channel ? `Template ${name} for ${channel}` : `Template ${name}`,
+    error,
+    at: here(seconds),
+    lastsMs: TEMPLATE_MS,
+    state: "",
+    retryAt: null,
+  }));
+  return [...failing, ...failed, ...without].sort((one, other) => other.at - one.at);
 }
 
 /** The time of the failure and the next attempt: "3 s ago, tried again in 4 s". */

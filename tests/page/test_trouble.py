@@ -163,6 +163,16 @@ def test_a_failed_handler_is_shown_for_a_minute(told: Site) -> None:
     says(page, "Handler hello of chat:greet: KeyError: 'name'", r"[3-9] s ago")
 
 
+def test_a_failed_template_is_shown(told: Site) -> None:
+    failed = {"name": "row.html", "channel": "", "error": "no such file", "time": NOW - 900}
+    told.status = {**status(FINE), "fragments": [failed]}
+    page = opened(told)
+    says(page, "Template row.html: no such file", r"15 min ago")
+    told.status = {**status(FINE), "fragments": [{**failed, "channel": "numbers"}]}
+    page.clock.run_for(ASK_MS)
+    says(page, "Template row.html for numbers: no such file", r"15 min ago")
+
+
 def test_the_newest_failure_is_shown_and_all_on_request(told: Site) -> None:
     long = source("other", last_error="<b>" + "long " * 90, error_time=NOW - 9)
     told.status = status(FAILING, long, handlers=(handler(1),))

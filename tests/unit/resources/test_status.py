@@ -114,6 +114,7 @@ class TestTheSourcesOfAChannel:
             "time": 1_000.0,
             "sources": [],
             "handlers": [],
+            "fragments": [],
         }
 
     def test_are_listed_without_an_application(self) -> None:

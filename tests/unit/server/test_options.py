@@ -18,18 +18,20 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.config.loader import read
 from pushserver.config.settings import Config, Source
+from pushserver.config.settings import Server as ServerConfig
 from pushserver.config.settings import Store as StoreConfig
 from pushserver.errors import StartFailed
 from pushserver.resources.channels import FrontResource
 from pushserver.resources.root import UserPages
 from pushserver.server import options as options_module
-from pushserver.server.build import build
+from pushserver.server.build import build, with_app
 from pushserver.server.options import (
     Options,
     configure,
     load_app,
     make,
     makeService,
+    with_templates,
 )
 from pushserver.server.service import PushService
 from pushserver.server.workers.crew import Crew
@@ -353,6 +355,47 @@ class TestTheFolderOfPages:
             )
         # A link out of the folder is not followed.
         make(parsed("--config", "pages/push.toml"), elsewhere, memory_reactor())
+
+
+class TestTheFolderOfTemplates:
+    @pytest.mark.parametrize(
+        ("server", "private", "expected"),
+        [
+            ({"templates": "t", "pages": "p"}, "app/a.py", "t"),
+            ({"pages": "p"}, "app/a.py", "p"),
+            ({}, "app/a.py", "app"),
+            ({}, "a.py", "."),
+        ],
+    )
+    def test_is_the_nearest(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        server: dict[str, Any],
+        private: str,
+        expected: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "t").mkdir()
+        config = with_templates(Config(server=ServerConfig(**server)), private)
+        assert config.server.templates == str(tmp_path / expected)
+
+    def test_is_none_without_an_application(self) -> None:
+        assert with_templates(Config(), "") == Config()
+
+    def test_must_exist(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(StartFailed) as failed:
+            with_templates(Config(server=ServerConfig(templates="none")), "")
+        path = tmp_path / "none"
+        problem = f"templates = 'none': there is no folder {path}"
+        assert (str(failed.value), failed.value.missing) == (f"pushserver: {problem}", path)
+
+    def test_of_the_application_counts_if_the_configuration_has_none(self) -> None:
+        app = PushServer(templates=Path("own"))
+        assert with_app(Config(), app).server.templates == "own"
+        config = Config(server=ServerConfig(templates="t"))
+        assert with_app(config, app).server.templates == "t"
 
 
 def test_service_of_twistd_uses_the_global_reactor(

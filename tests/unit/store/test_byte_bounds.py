@@ -57,6 +57,8 @@ BOUNDS = {
     "channels.publication._INFO_BYTES": MEMORY,
     "channels.publication._TAGS_BYTES": MEMORY,
     "channels.publication._TAG_BYTES": MEMORY,
+    "resources.fragments.ENTRY_BYTES": MEMORY,
+    "resources.fragments.MAX_BYTES": "test_fragments.py fills it",
     "resources.variants.ENTRY_BYTES": MEMORY,
     "resources.variants.MAX_VARIANT_BYTES": "test_static.py fills it",
     "cluster.link.MESSAGE_BYTES": ONE,

@@ -1,0 +1,178 @@
+"""The fragments of publications: made once each, by a template."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from twisted.logger import Logger
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.publication import Publication
+from pushserver.protocols.fragments import HTML, fragments
+from pushserver.protocols.representations import Representation
+from pushserver.resources.templates import Templates, TooMuch
+from pushserver.usercode.rate import LogLimiter
+
+MAX_BYTES = 8_388_608
+"""The fragments that are kept: other readers get the same bytes in another form."""
+
+ENTRY_BYTES = 512
+"""The memory of a fragment besides its text, roughly."""
+
+MOST_OVERRUNS = 3
+"""The renderings in a row that may exceed a bound; then the template rests."""
+
+REST_SECONDS = 10.0
+
+FRAGMENTS = ("html",)
+"""The values of `as=` for fragments."""
+
+_MAX_ERROR = 500
+_decode = msgspec.json.Decoder().decode
+
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentFailure:
+    """The last failure of a template; `time` in Unix seconds."""
+
+    name: str
+    channel: str
+    error: str
+    time: float
+
+
+class Fragments:
+    """Makes the fragments of publications, by the `template` of their channels.
+
+    `options` returns those of a channel, `clock` Unix seconds, `monotonic` is the steady clock. A
+    failure is logged once a minute for each template, and concerns nobody but the readers of its
+    channels. A template that exceeds the bounds several times in a row rests: else it would take
+    most of the time of the server.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        options: Callable[[str], ChannelOptions],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ):
+        self._options = options
+        self._clock = clock
+        self._monotonic = monotonic
+        self._templates: Templates | None = None
+        self._made: OrderedDict[Key, bytes | None] = OrderedDict()
+        self._bytes = 0
+        self._failures: dict[str, FragmentFailure] = {}
+        self._limiters: dict[str, LogLimiter] = {}
+        self._overruns: dict[str, int] = {}
+        self._rests_until: dict[str, float] = {}
+        self._html = fragments(self.make, HTML)
+
+    def use(self, folder: str, names: Iterable[str]) -> None:
+        """Use the templates in this folder from now on, as they are now; "" for none.
+
+        Logs the errors of those with these names. No step may fail.
+        """
+        self._templates = Templates(folder) if folder else None
+        self._made.clear()
+        self._bytes = 0
+        for table in (self._failures, self._limiters, self._overruns, self._rests_until):
+            table.clear()
+        for name in names:
+            try:
+                self._check(name)
+            except Exception as error:
+                self._failed(name, "", error)
+
+    def has(self, channel: str) -> bool:
+        """Whether the publications of this channel have fragments."""
+        return bool(self._options(channel).template)
+
+    def representation(self, name: str) -> Representation | None:
+        """The representation for this value of `as=`."""
+        return self._html if name in FRAGMENTS else None
+
+    def failures(self, channel: str) -> list[FragmentFailure]:
+        """The last failure of the template of this channel, if it has failed."""
+        found = self._failures.get(self._options(channel).template)
+        return [] if found is None else [found]
+
+    def make(self, row: Publication) -> bytes | None:
+        """The fragment of a publication, in UTF-8; None if there is an error."""
+        key = row.channel, row.epoch, row.seq
+        if key in self._made:
+            self._made.move_to_end(key)
+            return self._made[key]
+        made = self._render(row)
+        self._made[key] = made
+        self._bytes += _size(made)
+        while self._bytes > MAX_BYTES and len(self._made) > 1:
+            self._bytes -= _size(self._made.popitem(last=False)[1])
+        return made
+
+    def _render(self, row: Publication) -> bytes | None:
+        name = self._options(row.channel).template
+        if self._monotonic() < self._rests_until.get(name, 0.0):
+            return None
+        try:
+            text = self._check(name).render(name, values(row)).strip().encode()
+        except Exception as error:
+            self._failed(name, row.channel, error)
+            return None
+        self._overruns.pop(name, None)
+        return text
+
+    def _check(self, name: str) -> Templates:
+        if self._templates is None:
+            raise LookupError("there is no folder of templates (server.templates)")
+        self._templates.check(name)
+        return self._templates
+
+    def _failed(self, name: str, channel: str, error: Exception) -> None:
+        folder = self._templates
+        text = str(error) if folder is None else folder.describe(name, error)
+        text = " ".join(text.split())[:_MAX_ERROR].encode("utf-8", "replace").decode()
+        if isinstance(error, TooMuch):
+            self._overruns[name] = self._overruns.get(name, 0) + 1
+            if self._overruns[name] >= MOST_OVERRUNS:
+                self._rests_until[name] = self._monotonic() + REST_SECONDS
+                text += f"; it is not rendered for {REST_SECONDS:g} seconds"
+        now = round(self._clock(), 3)
+        self._failures[name] = FragmentFailure(name, channel, text, now)
+        more = self._limiters.setdefault(name, LogLimiter()).suffix(self._monotonic())
+        if more is not None:
+            self._log.error(
+                "the template {name} failed{where}: {problem}{more}",
+                name=name,
+                where=f" for {channel}" if channel else "",
+                problem=text,
+                more=more,
+                event_name="template_failed",
+            )
+
+
+def values(row: Publication) -> dict[str, Any]:
+    """What a template knows of a publication."""
+    data = _decode(row.data)
+    publication = {
+        "channel": row.channel,
+        "event": row.event,
+        "data": data,
+        "offset": row.offset,
+        "id": row.id,
+        "time": round(row.time, 3),
+        "tags": dict(row.tags or {}),
+    }
+    return {"publication": publication, "data": data, "channel": row.channel}
+
+
+def _size(made: bytes | None) -> int:
+    return ENTRY_BYTES + len(made or b"")

@@ -1,0 +1,143 @@
+"""Templates of the user: Jinja2 with autoescape, and with bounds on what one rendering does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateNotFound, TemplateSyntaxError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_TURNS = 20_000
+"""The turns of all loops of one rendering, with its calls of macros, blocks and other templates.
+
+10,000 turns that each write a line take 20 ms.
+"""
+
+MAX_OUTPUT = 1_048_576
+"""The characters of one rendering."""
+
+MAX_NUMBER_BITS = 4_096
+"""The size of a product or a power."""
+
+
+class TooMuch(Exception):
+    """A rendering exceeds one of the bounds."""
+
+
+class Missing(StrictUndefined):
+    """A name or field that does not exist: false in a condition, and an error in any other place.
+
+    Data has optional fields, and a wrong name must not become an empty page.
+    """
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:  # type: ignore[override]
+        return False
+
+
+class Templates:
+    """The templates in a folder; each is read once."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self._environment = _Environment(folder)
+
+    def check(self, name: str) -> None:
+        """Raise the error of a template that is missing or invalid."""
+        self._environment.get_template(name)
+
+    def render(self, name: str, values: Mapping[str, Any]) -> str:
+        """Render a template; raises TooMuch, and any other exception."""
+        return self._environment.run(name, values)
+
+    def describe(self, name: str, error: BaseException) -> str:
+        """One line about the error of a template, with its place there."""
+        if isinstance(error, TemplateNotFound):
+            return f"there is no {error.name!r:.200} in {self.folder}"
+        if isinstance(error, TemplateSyntaxError):
+            return f"{error.name or name}, line {error.lineno}: {error.message}"
+        # Jinja2 gives the frames of templates the names and lines of their files.
+        lines = [
+            f"{Path(frame.filename).name}, line {frame.lineno}: "
+            for frame in extract_tb(error.__traceback__)
+            if Path(frame.filename).is_relative_to(self.folder)
+        ]
+        kind = "" if isinstance(error, TooMuch) else f"{type(error).__name__}: "
+        return f"{lines[-1] if lines else f'{name}: '}{kind}{error}"
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Counts the turns of loops, by statements that it adds to each template."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def __init__(self, folder: str):
+        super().__init__(
+            loader=FileSystemLoader(folder), autoescape=True, undefined=Missing, auto_reload=False
+        )
+        self._left = 0
+        self.globals["range"] = _range
+        del self.globals["lipsum"]
+
+    @property
+    def turn(self) -> None:
+        """Count a turn: a property, since an attribute is what a template reads fastest."""
+        self._left -= 1
+        if self._left < 0:
+            raise TooMuch(f"more than {MAX_TURNS} turns of loops and calls of macros")
+
+    def run(self, name: str, values: Mapping[str, Any]) -> str:
+        template = self.get_template(name)
+        self._left = MAX_TURNS
+        parts, size = [], 0
+        for part in template.generate(values):
+            size += len(part)
+            if size > MAX_OUTPUT:
+                raise TooMuch(f"more than {MAX_OUTPUT} characters")
+            parts.append(part)
+        return "".join(parts)
+
+    def _generate(
+        self,
+        source: nodes.Template,
+        name: str | None,
+        filename: str | None,
+        defer_init: bool = False,
+    ) -> str:
+        kinds = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)
+        bodies: list[Any] = [source, *source.find_all(kinds)]
+        for node in bodies:
+            turn = nodes.EnvironmentAttribute("turn", lineno=node.lineno)
+            node.body.insert(0, nodes.ExprStmt(turn, lineno=node.lineno))
+        return super()._generate(source, name, filename, defer_init)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # `data.items` and `data.count` are fields of data that has them, not methods.
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, int) and isinstance(right, int):
+            factor = right if operator == "**" else 1
+            bits = left.bit_length() * abs(factor)
+            if operator == "*":
+                bits += right.bit_length()
+            if bits > MAX_NUMBER_BITS:
+                raise TooMuch(f"a number of more than {MAX_NUMBER_BITS} bits")
+        for one, count in ((left, right), (right, left)):
+            repeats = isinstance(one, str | list | tuple) and isinstance(count, int)
+            if repeats and len(one) * count > MAX_OUTPUT:
+                raise TooMuch(f"a text or list repeated to more than {MAX_OUTPUT} items")
+        return super().call_binop(context, operator, left, right)
+
+
+def _range(*bounds: int) -> range:
+    turns = range(*bounds)
+    if len(turns) > MAX_TURNS:
+        raise TooMuch(f"a range of more than {MAX_TURNS} numbers")
+    return turns

@@ -1,0 +1,272 @@
+"""`?as=html`: the publications of a channel as the fragments of its template."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.publication import Publication
+from pushserver.config.settings import Config
+from pushserver.config.settings import Server as ServerConfig
+from pushserver.resources.fragments import MAX_BYTES, REST_SECONDS, Fragments
+from tests.unit.fakes.tools import EPOCH
+from tests.unit.fakes.web import BROWSER, Server, Trouble, parse
+from tests.unit.resources.test_representations import SSE, blocks
+
+FILE = "order.html"
+PATH = "/channels/orders?as=html"
+ROW = '<li id="order-{{ publication.offset }}">{{ data.item }}</li>'
+FAILED = {"event": "pushserver-failed"}
+
+
+def make_server(folder: Path, text: str | None = ROW, **tables: Any) -> Server:
+    if text is not None:
+        (folder / FILE).write_text(text)
+    tables = tables or {"channels": {"orders": {"template": FILE}}}
+    return Server(config=Config(server=ServerConfig(templates=str(folder)), **tables))
+
+
+def order(item: str) -> dict[str, str]:
+    return {"item": item}
+
+
+def test_an_event_stream_has_a_line_of_data_for_each_line_of_the_fragment(tmp_path: Path) -> None:
+    server = make_server(tmp_path, "<li>\n  {{ data.item }}\n</li>\n")
+    server.publish("orders", order("a\r\nb\rc"), "new")
+    line = server.open(f"{PATH}&last=1", accept=SSE)
+    answer = parse(line.take())
+    epoch = server.hub.history.epoch.encode()
+    (block,) = blocks(answer.body)
+    assert block == b"id: %b:1\ndata: <li>\ndata:   a\ndata: b\ndata: c\ndata: </li>" % epoch
+    server.publish("orders", order("<b>"))
+    assert b"\ndata: <li>\ndata:   &lt;b&gt;\ndata: </li>\n\n" in line.take()
+
+
+def test_an_event_stream_of_fragments_resumes(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    for item in "abc":
+        server.publish("orders", order(item))
+    epoch = server.hub.history.epoch
+    for query, headers in ((f"&since={epoch}:2", {}), ("", {"last_event_id": f"{epoch}:2"})):
+        answer = parse(server.open(PATH + query, accept=SSE, **headers).take())
+        (block,) = blocks(answer.body)
+        assert block.endswith(b'data: <li id="order-3">c</li>')
+    answer = parse(server.open(PATH, accept=SSE, last_event_id="gone:1").take())
+    assert b"event: pushserver-reset\n" in answer.body
+
+
+def test_html_is_the_last_fragments_as_one(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    for item in "abc":
+        server.publish("orders", order(item))
+    for accept in ("text/html", BROWSER, "*/*"):
+        answer = server.get(f"{PATH}&last=2", accept=accept)
+        assert answer.body == b'<li id="order-2">b</li>\n<li id="order-3">c</li>\n'
+        assert answer["content-type"] == "text/html; charset=utf-8"
+        assert answer["cache-control"] == "no-store"
+    assert server.get(f"{PATH}&limit=1").body == b'<li id="order-1">a</li>\n'
+    assert server.get(PATH, "HEAD").status == 200
+    assert server.get("/channels/orders?as=html&last=x").status == 400
+
+
+def test_a_long_history_is_sent_in_portions(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    for number in range(250):
+        server.publish("orders", order(str(number)))
+    answer = server.get(f"{PATH}&last=250")
+    assert answer.body.count(b"<li") == 250
+    assert answer.body.endswith(b'<li id="order-250">249</li>\n')
+
+
+def test_a_websocket_has_one_fragment_in_each_message(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    socket = server.websocket(PATH)
+    server.publish("orders", order("a"))
+    assert [frame.payload for frame in socket.take()] == [b'<li id="order-1">a</li>']
+
+
+def test_an_empty_fragment_is_no_event(tmp_path: Path) -> None:
+    server = make_server(tmp_path, "{% if data.item == 'b' %}{{ data.item }}{% endif %}\n")
+    for item in "ab":
+        server.publish("orders", order(item))
+    answer = parse(server.open(f"{PATH}&last=2", accept=SSE).take())
+    epoch = server.hub.history.epoch.encode()
+    assert blocks(answer.body) == [b"id: %b:1" % epoch, b"id: %b:2\ndata: b" % epoch]
+    assert server.get(PATH).body == b"b\n"
+    socket = server.websocket(f"{PATH}&last=2")
+    assert [frame.payload for frame in socket.seen] == [b"b"]
+
+
+def test_the_template_of_a_namespace_knows_its_channel(tmp_path: Path) -> None:
+    text = "{{ channel }} {{ publication.channel }} {{ publication.event }} {{ publication.data }}"
+    server = make_server(tmp_path, text, namespaces={"chat": {"template": FILE}})
+    server.publish("chat:a", 1, "said")
+    assert server.get("/channels/chat:a?as=html").body == b"chat:a chat:a said 1\n"
+
+
+@pytest.mark.parametrize("path", ["/channels/lamp?as=html", "/events?channel=lamp&as=html"])
+def test_a_channel_without_a_template_is_404(tmp_path: Path, path: str) -> None:
+    status, message = make_server(tmp_path).get(path, accept=SSE).error
+    assert (status, message) == (404, "lamp has no template (template in [channels.lamp])")
+
+
+def failure(block: bytes) -> dict[str, Any]:
+    head, _, data = block.partition(b"\ndata: ")
+    assert head.endswith(b"\nevent: pushserver-failed")
+    told: dict[str, Any] = json.loads(data)
+    return told
+
+
+def test_a_publication_that_has_no_fragment_is_told_and_left_out(
+    tmp_path: Path, trouble: Trouble
+) -> None:
+    server = make_server(tmp_path)
+    for value in (order("a"), {"other": 1}, order("c")):
+        server.publish("orders", value)
+    answer = parse(server.open(f"{PATH}&last=3", accept=SSE).take())
+    page = server.get(PATH)
+    socket = server.websocket(f"{PATH}&last=3")
+    (line,) = trouble.take()
+    problem = "order.html, line 1: UndefinedError: 'dict object' has no attribute 'item'"
+    assert line == f"the template order.html failed for orders: {problem}"
+    first, second, third = blocks(answer.body)
+    assert (b">a<" in first, b">c<" in third) == (True, True)
+    told = failure(second)
+    assert (told["channel"], told["offset"], "log" in told["reason"]) == ("orders", 2, True)
+    assert "item" not in told["reason"]
+    assert [text[:9] for text in page.body.splitlines()] == [
+        b'<li id="o',
+        b"<!-- orde",
+        b'<li id="o',
+    ]
+    assert json.loads(socket.seen[1].payload) == {"failed": told}
+    (status,) = server.get("/status?channel=orders").json["fragments"]
+    assert (status["name"], status["channel"], status["error"]) == (FILE, "orders", problem)
+    assert server.get("/status?channel=lamp").json["fragments"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "there is no 'order.html' in"),
+        ("{% for %}", "order.html, line 1: Expected"),
+        ("{{ data.item", "order.html, line 1: unexpected end of template"),
+    ],
+)
+def test_a_broken_template_is_told_at_the_start_and_costs_its_channel(
+    tmp_path: Path, trouble: Trouble, text: str | None, words: str
+) -> None:
+    server = make_server(tmp_path, text)
+    server.publish("orders", order("a"))
+    answer = parse(server.open(f"{PATH}&last=1", accept=SSE).take())
+    failure(blocks(answer.body)[0])
+    (line,) = trouble.take()
+    assert line.startswith("the template order.html failed: ")
+    assert words in line
+    assert server.get("/channels/orders").json["offset"] == 1
+    (status,) = server.get("/status?channel=orders").json["fragments"]
+    assert words in status["error"]
+
+
+def test_without_a_folder_the_error_names_the_setting(trouble: Trouble) -> None:
+    Server(config=Config(defaults=ChannelOptions(template=FILE)))
+    (line,) = trouble.take()
+    assert line.endswith("there is no folder of templates (server.templates)")
+
+
+def test_a_reload_renders_the_history_anew(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    server.publish("orders", order("a"))
+    line = server.open(f"{PATH}&last=1", accept=SSE)
+    assert b">a<" in line.take()
+    (tmp_path / FILE).write_text("<p>{{ data.item }}</p>")
+    assert b"<li" in server.get(PATH).body
+    live = server.service.live
+    live.load = lambda: live.config
+    live.reload()
+    server.clock.advance(1)
+    assert server.get(PATH).body == b"<p>a</p>\n"
+    again = parse(server.open(f"{PATH}&last=1", accept=SSE).take())
+    assert blocks(again.body)[0].endswith(b"\ndata: <p>a</p>")
+    server.publish("orders", order("b"))
+    assert b"\ndata: <p>b</p>\n" in line.take()
+
+
+def row(seq: int, data: bytes = b"1", channel: str = "a") -> Publication:
+    return Publication(channel, EPOCH, seq, seq, 0.0, "message", data)
+
+
+class Bench:
+    """Fragments on a clock that a test sets."""
+
+    def __init__(self, folder: Path, text: str):
+        (folder / FILE).write_text(text)
+        self.now = 0.0
+        options = replace(ChannelOptions(), template=FILE)
+        self.fragments = Fragments(lambda name: options, lambda: 0.0, lambda: self.now)
+        self.fragments.use(str(folder), [FILE])
+
+
+def test_a_publication_is_rendered_once_for_all_readers(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    rendered: list[int] = []
+    fragments = server.service.live._base.fragments
+    render = fragments._render
+
+    def counted(row: Publication) -> bytes | None:
+        rendered.append(row.seq)
+        return render(row)
+
+    fragments._render = counted  # type: ignore[method-assign]
+    lines = [server.open(PATH, accept=SSE) for _ in range(3)]
+    socket = server.websocket(PATH)
+    server.publish("orders", order("a"))
+    assert all(b">a<" in line.take() for line in lines)
+    assert socket.take()
+    assert b">a<" in server.get(PATH).body
+    assert rendered == [1]
+
+
+def test_the_fragments_that_are_kept_have_a_bound(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "{{ data }}")
+    for seq in range(1, 21):
+        assert bench.fragments.make(row(seq, b'"%b"' % (b"x" * 1_000_000)))
+    assert len(bench.fragments._made) == 8
+    assert bench.fragments._bytes <= MAX_BYTES
+
+
+def test_a_template_that_is_always_too_long_rests(tmp_path: Path, trouble: Trouble) -> None:
+    many = "{% for i in range(9999) %}"
+    bench = Bench(
+        tmp_path, f"{{% if data %}}{many}{many}{{% endfor %}}{{% endfor %}}{{% endif %}}ok"
+    )
+    make = bench.fragments.make
+    assert [make(row(seq)) for seq in (1, 2)] == [None, None]
+    assert make(row(3, b"0")) == b"ok"
+    assert [make(row(seq)) for seq in (4, 5, 6)] == [None, None, None]
+    assert make(row(7, b"0", "other")) is None
+    bench.now += REST_SECONDS
+    assert make(row(8, b"0", "other")) == b"ok"
+    assert len(trouble.take()) == 1
+    (failed,) = bench.fragments.failures("a")
+    assert failed.error.endswith("; it is not rendered for 10 seconds")
+
+
+def test_hostile_data_stays_text(tmp_path: Path, trouble: Trouble) -> None:
+    bench = Bench(tmp_path, "<p>{{ data }}</p>")
+    hostile = "</p><script>\u202e\x00" + "x" * 65_536
+    made = bench.fragments.make(row(1, json.dumps(hostile).encode()))
+    assert made is not None
+    assert b"<script" not in made
+    assert len(made) > 65_536
+    keys = json.dumps({str(n): n for n in range(10_000)}).encode()
+    many = Bench(tmp_path, "{% for k, v in data.items() %}{{ k }}={{ v }};{% endfor %}")
+    assert (many.fragments.make(row(1, keys)) or b"").count(b";") == 10_000
+    deep = b"[" * 900 + b"]" * 900
+    assert many.fragments.make(row(2, deep)) is None
+    trouble.clear()
