@@ -91,8 +91,10 @@ def entry_of(epoch: str, entry: Any) -> Appended | Cleared:
             return Appended(
                 publication, _number(generation), content.skip, node, _number(counter.encode())
             )
-        if names == _CLEARED and number and values[0] == b"clear":
-            return Cleared(values[1].decode(), seq, number)
+        if names == _CLEARED and number:
+            kind, channel = values
+            if kind == b"clear":
+                return Cleared(channel.decode(), seq, number)
         raise ValueError("fields of no kind of entry")
     except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
         raise _not_ours("the log", entry, error) from None
@@ -131,8 +133,8 @@ def image_of(epoch: str, now: int, channel: str, image: Any) -> Image:
 
 
 def _number(text: bytes) -> int:
-    if not text.isdigit():
-        raise ValueError(f"{text[:40]!r} is no number")
+    if not text.isdigit() or len(text) > 16:
+        raise ValueError(f"{text[:40]!r} is no number of up to 16 digits")
     return int(text)
 
 

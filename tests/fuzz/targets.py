@@ -29,6 +29,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.position import parse_since
+from pushserver.channels.publication import ClientInfo, Draft
 from pushserver.config.loader import load
 from pushserver.config.settings import Auth, Config
 from pushserver.config.settings import Server as ServerConfig
@@ -42,6 +43,8 @@ from pushserver.errors import (
     InvalidToken,
 )
 from pushserver.protocols import engineio, socketio
+from pushserver.redis import rows
+from pushserver.redis.rows import NotOurs
 from pushserver.sources.registry import SourceTypes
 from pushserver.sources.types.cron import Schedule
 from pushserver.sources.types.json_pointer import NotThere, Pointer
@@ -207,6 +210,15 @@ def _lines(data: bytes) -> None:
     found = [line for n in range(len(data)) for line in dripped.feed(data[n : n + 1])]
     assert list(whole.feed(data)) == found
     assert whole.rest() == dripped.rest()
+
+
+def _redis(data: bytes) -> None:
+    """An entry of the log: the id, and its fields by line."""
+    name, *fields = data.split(b"\n")
+    with suppress(NotOurs):
+        rows.entry_of("e", [name, fields])
+    fields = [b"c", b"a", b"o", b"1", b"g", b"0", b"t", b"1", b"d", data, b"w", b"n:1"]
+    rows.entry_of("e", [b"1-0", fields])
 
 
 def _payload(data: bytes) -> None:
@@ -425,6 +437,15 @@ TARGETS: dict[str, Callable[[], Target]] = {
         _sse, (b"event: a\ndata: b\nid: 1\n\nretry: 10\n:\n", b"\xef\xbb\xbfdata\r\rdata:x\r\n\r\n")
     ),
     "lines": lambda: Target(_lines, (b"a\nb\r\nc", b"\0\0\n")),
+    "log in redis": lambda: Target(
+        _redis,
+        (
+            b"1-0\nc\na\no\n1\ng\n0\nt\n1\nd\n\x95\xa1m\xc4\x011\xc0\xc0\x90\nw\nn:1",
+            b"1-2\nk\nclear\nc\na",
+            rows.encode(Draft("a", b"1", tags={"a": "b"}, info=ClientInfo("c"), skip=("c",))),
+        ),
+        (NotOurs,),
+    ),
     "cron": _text(
         lambda text: Schedule(text, UTC), "*/5 * * * 1-5", "@daily", refusals=(ValueError,)
     ),

@@ -55,7 +55,11 @@ class RedisServer:
         self._connection: Connection | None = None
 
     def __enter__(self) -> RedisServer:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self._place.cleanup()
+            raise
 
     def __exit__(
         self,

@@ -37,6 +37,7 @@ from pushserver.config.settings import Server as ServerConfig
 from pushserver.errors import InvalidCursor, InvalidData, InvalidKey, InvalidName, InvalidToken
 from pushserver.protocols import centrifuge, engineio, socketio
 from pushserver.protocols.websocket_frames import whole_text
+from pushserver.redis.rows import NotOurs, entry_of
 from pushserver.sources.types.sse.parser import Parser
 from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
 from pushserver.web.accept import coding, preferred
@@ -702,6 +703,18 @@ def other_rows() -> Iterator[Row]:
     for piece in ("data:a\n", "data:a\n\n", "a", "\n", "\r", ":", "id:1\n", "retry:1\n", "\r\n"):
         yield Row(f"event stream of {piece!r}", BODY // 4, repeated(piece), events)
         yield Row(f"event stream that drips {piece!r}", READ, repeated(piece), drip)
+
+    def entry(blob: bytes) -> object:
+        fields = [b"c", b"a", b"o", b"1", b"g", b"0", b"t", b"1", b"d", blob, b"w", b"n:1"]
+        return entry_of("e", [b"1-0", fields])
+
+    for name, text, before in (
+        ("tags", b"\xa1a\xa1b", b"\x95\xa1m\xc4\x011\xdf\0\xff\xff\xff"),
+        ("skipped clients", b"\xa1a", b"\x95\xa1m\xc4\x011\xc0\xc0\xdd\0\xff\xff\xff"),
+        ("lists", b"\x91", b""),
+    ):
+        row = repeated(text, before)
+        yield Row(f"entry of Redis: {name}", BODY, row, refusing(entry, NotOurs))
 
     def no_room(known: Keys) -> object:
         return refusing(known.check_room, Exception)(0)
