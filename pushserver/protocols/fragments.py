@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -25,25 +24,76 @@ _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Wrapping:
-    """What is around the fragment of a publication.
+ACTIONS = ("append", "prepend", "replace", "update", "before", "after", "remove")
+"""The actions of `<turbo-stream>` with one target; the first is the default."""
 
-    `lines` makes the lines of data of its event, `text` its text on a WebSocket; `event` is the
-    name of the event, empty for none.
-    """
+MODES = ("append", "prepend", "replace", "inner", "before", "after", "remove", "outer")
+"""The modes of `datastar-patch-elements`; the first is the default."""
 
-    lines: Callable[[Publication, bytes], list[bytes]]
-    text: Callable[[Publication, bytes], bytes]
-    event: bytes = b""
+Wrap = Callable[[Publication, bytes], bytes]
+"""Makes the text of a publication from its fragment."""
 
 
-def fragments(render: Render, wrapping: Wrapping) -> Representation:
-    """The representation of publications as the fragments that `render` makes.
+def html_fragments(render: Render) -> Representation:
+    """Publications as the fragments that `render` makes, as they are.
 
     Nothing is sent for an empty one. After an error, readers are told the publication that they
     miss, and not the error: it may name files.
     """
+
+    def html(row: Publication) -> bytes:
+        fragment = render(row)
+        if fragment is None:
+            return b"<!-- %b %d: %b -->" % (row.channel.encode(), row.offset, FAILED.encode())
+        return fragment
+
+    return Representation(
+        event_stream(_blocks(render, _unwrapped)),
+        frame_stream(_texts(render, _unwrapped), reset_texts),
+        html=html,
+    )
+
+
+def turbo_fragments(render: Render, action: str) -> Representation:
+    """The fragments in a `<turbo-stream>` each, unless they begin with one.
+
+    The target is the element whose id is the name of the channel.
+    """
+
+    def wrap(row: Publication, fragment: bytes) -> bytes:
+        if fragment.startswith(b"<turbo-stream"):
+            return fragment
+        # The name of a channel has no letter that HTML would take for markup.
+        names = action.encode(), row.channel.encode()
+        head = b'<turbo-stream action="%b" target="%b"><template>' % names
+        return head + fragment + b"</template></turbo-stream>"
+
+    return Representation(
+        event_stream(_blocks(render, wrap)), frame_stream(_texts(render, wrap), reset_texts)
+    )
+
+
+def datastar_fragments(render: Render, mode: str) -> Representation:
+    """The fragments in an event of Datastar each.
+
+    The target is the element whose id is the name of the channel; in the mode `outer`, each
+    element of the fragment is that of its own id.
+    """
+
+    def wrap(row: Publication, fragment: bytes) -> bytes:
+        head = [b"mode " + mode.encode(), b'selector [id="%b"]' % row.channel.encode()]
+        elements = [b"elements " + one for one in _LINE_BREAK.split(fragment)]
+        return b"\n".join(elements if mode == "outer" else head + elements)
+
+    return Representation(event_stream(_blocks(render, wrap, b"event: datastar-patch-elements\n")))
+
+
+def _unwrapped(row: Publication, fragment: bytes) -> bytes:
+    return fragment
+
+
+def _blocks(render: Render, wrap: Wrap, event: bytes = b"") -> Callable[[Publication], bytes]:
+    """Make the blocks of an event stream, with the line `event` before their data."""
 
     def block(row: Publication) -> bytes:
         fragment = render(row)
@@ -52,32 +102,23 @@ def fragments(render: Render, wrapping: Wrapping) -> Representation:
             return sse_id(row) + b"event: %b\n" % name + sse_data(_encode(_failure(row)))
         if not fragment:
             return sse_id(row) + b"\n"
-        event = b"event: %b\n" % wrapping.event if wrapping.event else b""
-        lines = wrapping.lines(row, fragment)
-        return sse_id(row) + event + b"".join(b"data: %b\n" % one for one in lines) + b"\n"
+        lines = [b"data: %b\n" % line for line in _LINE_BREAK.split(wrap(row, fragment))]
+        return sse_id(row) + event + b"".join(lines) + b"\n"
+
+    return block
+
+
+def _texts(render: Render, wrap: Wrap) -> Callable[[Publication], bytes]:
+    """Make the texts of a WebSocket."""
 
     def text(row: Publication) -> bytes:
         fragment = render(row)
         if fragment is None:
             return _encode({"failed": _failure(row)})
-        return wrapping.text(row, fragment) if fragment else b""
+        return wrap(row, fragment) if fragment else b""
 
-    def html(row: Publication) -> bytes:
-        fragment = render(row)
-        if fragment is None:
-            return b"<!-- %b %d: %b -->" % (row.channel.encode(), row.offset, FAILED.encode())
-        return fragment
-
-    return Representation(event_stream(block), frame_stream(text, reset_texts), html=html)
-
-
-def split(fragment: bytes) -> list[bytes]:
-    """The lines of a text, by the line breaks of event streams."""
-    return _LINE_BREAK.split(fragment)
+    return text
 
 
 def _failure(row: Publication) -> dict[str, object]:
     return {"channel": row.channel, "offset": row.offset, "id": row.id, "reason": FAILED}
-
-
-HTML = Wrapping(lambda row, fragment: split(fragment), lambda row, fragment: fragment)

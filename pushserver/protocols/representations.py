@@ -25,13 +25,13 @@ RESERVED = "pushserver-"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Representation:
-    """The formats of one representation; `lines` is None if it has no lines of JSON.
+    """The formats of one representation; None for a transport that it does not have.
 
     `html` makes the part of a publication in an answer in HTML; None if there is no such answer.
     """
 
     sse: StreamFormat
-    websocket: StreamFormat
+    websocket: StreamFormat | None = None
     lines: StreamFormat | None = None
     html: Callable[[Publication], bytes] | None = None
 

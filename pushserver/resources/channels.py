@@ -14,10 +14,16 @@ from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_name, is_name
 from pushserver.channels.publication import Publication
 from pushserver.protocols.formats import StreamFormat
-from pushserver.protocols.representations import DATA, OBJECTS, Representation
+from pushserver.protocols.representations import OBJECTS, Representation
+from pushserver.resources.as_query import (
+    lacks_fragments,
+    representation,
+    wants_html,
+    websocket_format,
+)
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, readable_channels
-from pushserver.resources.fragments import FRAGMENTS, Fragments
+from pushserver.resources.fragments import Fragments
 from pushserver.resources.history import argument, fragments, history, stream_start
 from pushserver.resources.permissions import PermissionsResource, useful
 from pushserver.resources.publish import publish, publish_at_once
@@ -86,7 +92,7 @@ class ChannelsResource(ContainerResource):
     def getChild(self, path: bytes, request: Request) -> Resource:
         name, context = path.decode("utf-8", "replace"), self._context
         if context.elsewhere is not None and (
-            is_for_main(path, request) or lacks_fragments(context, request, (name,))
+            is_for_main(path, request) or lacks_fragments(context.fragments, request, (name,))
         ):
             return context.elsewhere
         if request.postpath == [b"permissions"] and name:
@@ -144,8 +150,8 @@ class ChannelResource(LeafResource):
         context, name = self._context, check_name(self._name)
         if is_upgrade(request):
             return upgrade(context, request, (name,))
-        chosen = representation(context, request, (name,))
-        if chosen.html is not None and wants(request, (HTML, EVENT_STREAM)) == HTML:
+        chosen = representation(context.fragments, request, (name,))
+        if chosen.html is not None and wants_html(request):
             page = partial(self._fragments, request, name, chosen.html)
             return context.gate.identified(request, "http", page)
         if chosen is not OBJECTS:
@@ -215,11 +221,13 @@ class EventsResource(LeafResource):
 
     def answer_get(self, request: Request) -> Answer:
         names, elsewhere = self._names(request), self._context.elsewhere
-        if elsewhere is not None and lacks_fragments(self._context, request, names):
+        if elsewhere is not None and lacks_fragments(self._context.fragments, request, names):
             return cast(int, elsewhere.render(request))
         if is_upgrade(request):
             return upgrade(self._context, request, names)
-        return respond(self._context, request, representation(self._context, request, names), names)
+        return respond(
+            self._context, request, representation(self._context.fragments, request, names), names
+        )
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
@@ -252,12 +260,12 @@ def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) ->
     if not context.gate.is_anonymous(request):
         raise Refusal(401, "the request has to be identified")
     maker = stream_maker(context, request, names, ANONYMOUS)
-    return representation(context, request, names).websocket, maker
+    return websocket_format(context.fragments, request, names), maker
 
 
 def upgrade(context: ChannelContext, request: Request, names: tuple[str, ...]) -> Answer:
     """Answer a WebSocket handshake by the identity of its request."""
-    format_ = representation(context, request, names).websocket
+    format_ = websocket_format(context.fragments, request, names)
 
     def answer(identity: Identity) -> Answer:
         maker = stream_maker(context, request, names, identity)
@@ -294,31 +302,6 @@ def respond(
         return context.respond(request, format_, maker)
 
     return context.gate.identified(request, NAMES[wanted], answer)
-
-
-def representation(
-    context: ChannelContext, request: Request, names: tuple[str, ...]
-) -> Representation:
-    """The representation of publications that a request asks for, by `as=`."""
-    name = argument(request, "as")
-    if name is None:
-        return OBJECTS
-    if name == "data":
-        return DATA
-    chosen = context.fragments.representation(name)
-    if chosen is None:
-        known = " or ".join(("data", *FRAGMENTS))
-        raise Refusal(400, f"as={name:.40}: expected {known}, or none for publication objects")
-    for channel in names:
-        if not context.fragments.has(channel):
-            raise Refusal(404, f"{channel} has no template (template in [channels.{channel}])")
-    return chosen
-
-
-def lacks_fragments(context: ChannelContext, request: Request, names: tuple[str, ...]) -> bool:
-    """Whether a request asks for fragments that a worker cannot make."""
-    wanted = argument(request, "as") in FRAGMENTS
-    return wanted and not all(map(context.fragments.has, names))
 
 
 def stream_maker(

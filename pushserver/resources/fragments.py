@@ -12,7 +12,13 @@ from twisted.logger import Logger
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Publication
-from pushserver.protocols.fragments import HTML, fragments
+from pushserver.protocols.fragments import (
+    ACTIONS,
+    MODES,
+    datastar_fragments,
+    html_fragments,
+    turbo_fragments,
+)
 from pushserver.protocols.representations import Representation
 from pushserver.resources.templates import Templates, TooMuch
 from pushserver.usercode.rate import LogLimiter
@@ -28,8 +34,16 @@ MOST_OVERRUNS = 3
 
 REST_SECONDS = 10.0
 
-FRAGMENTS = ("html",)
-"""The values of `as=` for fragments."""
+FRAGMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "html": ("", ("",)),
+    "htmx": ("", ("",)),
+    "turbo": ("action", ACTIONS),
+    "datastar": ("mode", MODES),
+}
+"""The values of `as=` for fragments: another parameter of the query, and its values.
+
+The first is the default. Each value has a format of its own, so they must be few.
+"""
 
 _MAX_ERROR = 500
 _decode = msgspec.json.Decoder().decode
@@ -74,7 +88,12 @@ class Fragments:
         self._limiters: dict[str, LogLimiter] = {}
         self._overruns: dict[str, int] = {}
         self._rests_until: dict[str, float] = {}
-        self._html = fragments(self.make, HTML)
+        html = html_fragments(self.make)
+        self._representations = {("html", ""): html, ("htmx", ""): html}
+        for action in ACTIONS:
+            self._representations["turbo", action] = turbo_fragments(self.make, action)
+        for mode in MODES:
+            self._representations["datastar", mode] = datastar_fragments(self.make, mode)
 
     def use(self, folder: str, names: Iterable[str]) -> None:
         """Use the templates in this folder from now on, as they are now; "" for none.
@@ -96,9 +115,9 @@ class Fragments:
         """Whether the publications of this channel have fragments."""
         return bool(self._options(channel).template)
 
-    def representation(self, name: str) -> Representation | None:
-        """The representation for this value of `as=`."""
-        return self._html if name in FRAGMENTS else None
+    def representation(self, name: str, value: str) -> Representation | None:
+        """The representation for this value of `as=` and of its parameter."""
+        return self._representations.get((name, value))
 
     def failures(self, channel: str) -> list[FragmentFailure]:
         """The last failure of the template of this channel, if it has failed."""

@@ -281,6 +281,7 @@ BOUNDS = {
     "resources.fragments.Fragments._limiters": CONFIGURED,
     "resources.fragments.Fragments._made": "MAX_BYTES: test_fragments.py fills it",
     "resources.fragments.Fragments._overruns": CONFIGURED,
+    "resources.fragments.Fragments._representations": "ACTIONS and MODES",
     "resources.fragments.Fragments._rests_until": CONFIGURED,
     "resources.variants.VariantCache._entries": "MAX_VARIANT_BYTES: test_static.py fills it",
     "resources.variants.Variants.codings": "two, of one file",

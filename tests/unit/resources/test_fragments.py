@@ -15,7 +15,7 @@ from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.resources.fragments import MAX_BYTES, REST_SECONDS, Fragments
 from tests.unit.fakes.tools import EPOCH
-from tests.unit.fakes.web import BROWSER, Server, Trouble, parse
+from tests.unit.fakes.web import BROWSER, Server, Trouble, handshake, parse
 from tests.unit.resources.test_representations import SSE, blocks
 
 FILE = "order.html"
@@ -107,6 +107,64 @@ def test_the_template_of_a_namespace_knows_its_channel(tmp_path: Path) -> None:
     server = make_server(tmp_path, text, namespaces={"chat": {"template": FILE}})
     server.publish("chat:a", 1, "said")
     assert server.get("/channels/chat:a?as=html").body == b"chat:a chat:a said 1\n"
+
+
+BOTH = "text/html, text/event-stream"
+
+
+def media(server: Server, query: str, accept: str) -> str:
+    """The media type of the answer."""
+    return parse(server.open(f"/channels/orders?{query}", accept=accept).take())["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "stream"),
+    [
+        ("as=html", BOTH, False),
+        ("as=html", f"{SSE}, text/html", True),
+        ("as=htmx", BOTH, True),
+        ("as=htmx", SSE, True),
+        ("as=htmx&last=1", "text/html, */*", False),
+        ("as=htmx", "*/*", False),
+        ("as=turbo", SSE, True),
+        ("as=datastar", f"{SSE}, text/html, application/json", True),
+    ],
+)
+def test_the_request_of_each_library_gets_its_kind(
+    tmp_path: Path, query: str, accept: str, stream: bool
+) -> None:
+    assert media(make_server(tmp_path), query, accept).startswith(SSE if stream else "text/html")
+
+
+def test_the_action_and_the_mode_are_those_of_the_query(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    server.publish("orders", order("a"))
+    for query, words in (
+        ("as=turbo", b'<turbo-stream action="append" target="orders">'),
+        ("as=turbo&action=prepend", b'<turbo-stream action="prepend" target="orders">'),
+        ("as=datastar", b"\ndata: mode append\n"),
+        ("as=datastar&mode=inner", b"\ndata: mode inner\n"),
+    ):
+        line = server.open(f"/channels/orders?last=1&{query}", accept=SSE)
+        assert words in line.take()
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("as=turbo&action=morph", "action=morph: expected one of append, prepend, replace, update"),
+        ("as=datastar&mode=update", "mode=update: expected one of append, prepend, replace, inner"),
+        ("as=jquery", "as=jquery: expected data, html, htmx, turbo, datastar, or none"),
+    ],
+)
+def test_an_unknown_form_is_400(tmp_path: Path, query: str, words: str) -> None:
+    status, message = make_server(tmp_path).get(f"/channels/orders?{query}", accept=SSE).error
+    assert (status, message[: len(words)]) == (400, words)
+
+
+def test_datastar_has_no_websocket(tmp_path: Path) -> None:
+    answer = make_server(tmp_path).get("/channels/orders?as=datastar", **handshake())
+    assert answer.error == (400, "as=datastar has no WebSocket: expected EventSource")
 
 
 @pytest.mark.parametrize("path", ["/channels/lamp?as=html", "/events?channel=lamp&as=html"])
@@ -223,7 +281,9 @@ def test_a_publication_is_rendered_once_for_all_readers(tmp_path: Path) -> None:
         return render(row)
 
     fragments._render = counted  # type: ignore[method-assign]
-    lines = [server.open(PATH, accept=SSE) for _ in range(3)]
+    forms = ("html", "htmx", "turbo", "datastar")
+    paths = [f"/channels/orders?as={form}" for form in forms]
+    lines = [server.open(path, accept=SSE) for path in paths * 2]
     socket = server.websocket(PATH)
     server.publish("orders", order("a"))
     assert all(b">a<" in line.take() for line in lines)
