@@ -7,8 +7,8 @@ BIN := .venv/bin
 CODE := pushserver twisted tests tools benchmarks setup.py
 
 # The tests with other versions: all but those of the page, of the package and of the documents.
-VERSIONS := tests/unit $(addprefix tests/e2e/test_,start.py publishing.py recovery.py store.py \
-	sources.py web_sources.py closes.py compression.py clients.py app.py)
+VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishing.py recovery.py \
+	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
 .PHONY: help run test check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts fuzz deb \

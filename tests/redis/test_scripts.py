@@ -505,6 +505,31 @@ class TestForeignPrograms:
             assert (offsets(image), image.floor, image.floor_seq) == ([4], 3, 4)
             assert node.publish().offset == 5
 
+    def test_a_history_that_takes_no_rows_is_dropped(self, node: Node, redis: Connection) -> None:
+        node.publish()
+        redis("XDEL", KEYS.rows("a"), redis("XADD", KEYS.rows("a"), "9-1", "theirs", "1"))
+        assert offsets(node.image()) == [1]
+        assert node.publish().offset == 2
+        image = node.image()
+        assert (offsets(image), image.floor, image.floor_seq) == ([2], 1, 1)
+
+    @pytest.mark.parametrize("fields", [(), ("theirs", "1")])
+    def test_the_sweep_drops_a_history_with_other_rows(
+        self, node: Timed, redis: Connection, fields: tuple[str, ...]
+    ) -> None:
+        node.options = ChannelOptions(history_ttl=10.0)
+        for channel in "aab":
+            node.publish(channel)
+        redis("DEL", KEYS.rows("a"))
+        for offset in range(1, len(fields) + 1):
+            redis("XADD", KEYS.rows("a"), f"{offset}-0", *fields)
+        node.set_clock(NOON + 10_000)
+        assert node.sweep() == Swept(3, 0, ())
+        assert node.image() == Image("a", "e1", 2, 3, [], [], 2)
+        node.set_clock(NOON + 10_000 + EMPTY_MS)
+        assert node.sweep() == Swept(0, 2, ())
+        assert node.image() == Image("a", "e1-3", 0, 3, [], [], 0)
+
     def test_rows_of_another_form_are_dropped(self, node: Node, redis: Connection) -> None:
         node.publish()
         redis("DEL", KEYS.rows("a"))
