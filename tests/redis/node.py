@@ -59,9 +59,10 @@ class Node:
         """Publish a draft, with the next counter unless one is given."""
         if not counter:
             self.counter += 1
-        numbers = (self.name, counter or self.counter)
-        call = scripts.publish(KEYS, self.run, *numbers, draft, self.options, self.bounds)
-        return scripts.numbered_of(self.call(call))
+        return scripts.numbered_of(self.call(self.publication(draft, counter or self.counter)))
+
+    def publication(self, draft: Draft, counter: int) -> Call:
+        return scripts.publish(KEYS, self.run, self.name, counter, draft, self.options, self.bounds)
 
     def image(self, channel: str = "a", epoch: str = "", offset: int = 0) -> Image:
         return self.images([Point(channel, epoch, offset)]).images[0]

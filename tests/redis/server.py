@@ -203,7 +203,8 @@ class Connection:
 
     def _answer(self) -> Any:
         line = self._file.readline()
-        assert line.endswith(b"\r\n"), "Redis has closed the connection"
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError("Redis has closed the connection")
         kind, rest = line[:1], line[1:-2]
         if kind == b"+":
             return rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,9 @@ import pytest
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History, Resumption
 from pushserver.channels.position import Cursor, Position, Start
+from pushserver.channels.publication import Draft
+from pushserver.redis import scripts
+from pushserver.redis.rows import Appended
 from pushserver.redis.scripts import Attached, Numbered
 from tests.redis.node import KEYS, Node
 from tests.redis.server import RedisError, RedisServer
@@ -65,6 +68,44 @@ def test_everything_is_there_after_a_kill_with_each_write_on_the_disk(tmp_path: 
         assert (numbers.epoch, numbers.seq, numbers.offset) == ("e1", 51, 51)
         found = at_follower(node).resume("a", Position("e1", 40))
         assert [row.offset for row in found.publications] == list(range(41, 52))
+
+
+@pytest.mark.parametrize("appendfsync", ["always", "everysec", "no"])
+def test_a_killed_process_leaves_whole_steps_and_all_that_it_answered(
+    tmp_path: Path, appendfsync: str
+) -> None:
+    drafts = [Draft("ab"[n % 2], b"%d" % n) for n in range(1, 401)]
+    with (
+        RedisServer(tmp_path, appendonly="yes", appendfsync=appendfsync) as server,
+        attached(server) as node,
+    ):
+        applied = 0
+        for answers in (1, 30, 60, 100):
+            node.redis("SCRIPT", "LOAD", scripts.PUBLISH.text)
+            part = list(enumerate(drafts, 1))[applied : applied + 100]
+            node.redis.send(*(node.publication(draft, n).evalsha for n, draft in part))
+            answered = applied
+            for _ in range(answers):
+                node.redis.receive()
+                answered += 1
+            server.kill()
+            with suppress(ConnectionError):
+                while True:
+                    node.redis.receive()
+                    answered += 1
+            server.start()
+            reconnect(node, server)
+            applied = node.attach("e2", keep=True).counter
+            assert answered <= applied
+        for n, draft in list(enumerate(drafts, 1))[applied:]:
+            assert node.send(draft, n).kind == "new"
+        rows = [entry.publication for entry in node.log() if isinstance(entry, Appended)]
+        assert [row.data for row in rows] == [draft.data for draft in drafts]
+        assert [row.seq for row in rows] == list(range(1, 401))
+        for channel in "ab":
+            own = [row for row in rows if row.channel == channel]
+            assert node.image(channel).rows == own
+            assert [row.offset for row in own] == list(range(1, 201))
 
 
 def test_a_server_that_may_have_lost_some_has_another_epoch(tmp_path: Path) -> None:
