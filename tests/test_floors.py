@@ -115,6 +115,7 @@ def libraries(folder: str) -> set[str]:
         "flask": {"flask", "werkzeug"},
         "auth": {"cryptography", "idna", "jwt"},
         "resources": {"prometheus_client"},
+        "redis": {"hiredis", "txredisapi"},
         "server": {"prometheus_client"},
         "sources": {"cronsim", "feedparser"},
     }

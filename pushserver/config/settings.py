@@ -171,6 +171,7 @@ LOG_PARTS = (
     "connections",
     "flask",
     "hub",
+    "redis",
     "resources",
     "server",
     "sessions",

@@ -1,0 +1,309 @@
+"""A connection to Redis that is made again whenever it is lost, and attached before any use."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    DNSLookupError,
+)
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.logger import Logger
+
+from pushserver.channels.history import new_epoch
+from pushserver.errors import InvalidConfig, PushServerError
+from pushserver.redis import scripts
+from pushserver.redis.commands import ErrorReply, Gone, Send
+from pushserver.redis.keys import Keys
+from pushserver.redis.scripts import Attached
+
+LEAST_VERSION = (6, 2)
+POLICY = "noeviction"
+PORT = 6379
+ANSWER_SECONDS = 5.0
+"""A server that does not answer for this time is away."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two attempts; each pause is twice as long as the last one, with a jitter."""
+STEADY_SECONDS = 10.0
+"""After a connection of this length, the pauses begin with the first one again."""
+
+URL_RULE = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or unix:///path[?db=0]"
+
+
+class Unfit(PushServerError):
+    """The server cannot have the log; the text says what was found and what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Redis server is. `path` is that of a Unix socket; without one, `host` and `port`."""
+
+    host: str = ""
+    port: int = PORT
+    path: str = ""
+    tls: bool = False
+    user: str = ""
+    password: str = ""
+    database: int = 0
+
+    def __str__(self) -> str:
+        """The address without the password."""
+        place = self.path or (f"[{self.host}]" if ":" in self.host else self.host)
+        return place if self.path else f"{place}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<Address {self}>"
+
+    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
+        """The endpoint of the server."""
+        if self.path:
+            return UNIXClientEndpoint(reactor, self.path, timeout=ANSWER_SECONDS)
+        endpoint = HostnameEndpoint(reactor, self.host, self.port, timeout=ANSWER_SECONDS)
+        return wrapClientTLS(optionsForClientTLS(self.host), endpoint) if self.tls else endpoint
+
+
+def parse_url(url: str) -> Address:
+    """Parse the URL of a server; raises InvalidConfig, whose text has no password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _invalid(url) from None
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if parts.fragment or (user and not password):
+        raise _invalid(url)
+    if parts.scheme == "unix":
+        key, _, database = (parts.query or "db=0").partition("=")
+        if key != "db" or not parts.path.startswith("/") or parts.hostname or port is not None:
+            raise _invalid(url)
+        place: dict[str, Any] = {"path": unquote(parts.path)}
+    elif parts.scheme in ("redis", "rediss") and parts.hostname and not parts.query:
+        database = parts.path.strip("/") or "0"
+        tls = parts.scheme == "rediss"
+        place = {"host": parts.hostname, "port": PORT if port is None else port, "tls": tls}
+    else:
+        raise _invalid(url)
+    if not (database.isascii() and database.isdigit() and len(database) < 6) or port == 0:
+        raise _invalid(url)
+    return Address(**place, user=user, password=password, database=int(database))
+
+
+def _invalid(url: str) -> InvalidConfig:
+    scheme, mark, rest = url.partition("://")
+    shown = f"{scheme}{mark}...@{rest.rpartition('@')[2]}" if "@" in rest else url
+    return InvalidConfig(f"invalid URL of a Redis server {shown[:200]!r}: expected {URL_RULE}")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as it described itself. `keeps`: its data set outlives a kill with all answers."""
+
+    run: str
+    keeps: bool
+
+
+def server_of(info: bytes, fsync: str) -> Server:
+    """The server of an answer to INFO, if it can have the log; raises Unfit.
+
+    `fsync` is its setting `appendfsync`; empty if it is not known.
+    """
+    facts = dict(
+        line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line
+    )
+    version = facts.get("redis_version", "")
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < LEAST_VERSION:
+        raise Unfit(f"its version is {version[:40]!r}: expected 6.2 or later")
+    run = facts.get("run_id", "")
+    if not run:
+        raise Unfit("INFO has no run_id: expected that of Redis or Valkey")
+    if facts.get("role") != "master":
+        raise Unfit(f"its role is {facts.get('role', '')[:40]!r}: expected 'master', not a replica")
+    policy = facts.get("maxmemory_policy", "")
+    if policy != POLICY:
+        raise Unfit(
+            f"its maxmemory-policy is {policy[:40]!r}, with which it may drop any part of the log: "
+            f"expected {POLICY!r} (CONFIG SET maxmemory-policy {POLICY}, and in redis.conf)"
+        )
+    # A replica that was promoted has the data set of another server, and may lack its last part.
+    never_replica = set(facts.get("master_replid2", "0")) <= {"0"}
+    keeps = facts.get("aof_enabled") == "1" and fsync == "always" and never_replica
+    return Server(run, keeps)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An attached connection: `send` sends commands, and `run` is the first argument of scripts."""
+
+    send: Send
+    run: str
+    attached: Attached
+
+
+class Connection:
+    """Connects to a server, attaches this node, and does both again when the connection is lost.
+
+    `made` is called with each session, `lost` when it is over, and `failed` with the reason of each
+    attempt without success.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        address: Address,
+        reactor: Any,
+        seconds: Callable[[], float],
+        keys: Keys,
+        node: str,
+        made: Callable[[Session], None],
+        lost: Callable[[], None],
+        failed: Callable[[str], None],
+    ):
+        self._address = address
+        self._reactor = reactor
+        self._seconds = seconds
+        self._keys = keys
+        self._node = node
+        self._made = made
+        self._lost = lost
+        self._failed = failed
+        self._running = False
+        self._attempt: Deferred[None] | None = None
+        self._later: IDelayedCall | None = None
+        self._wire: Any = None
+        self._attached = False
+        self._since = 0.0
+        self._failures = 0
+
+    def start(self) -> None:
+        """Connect now."""
+        self._running = True
+        self._connect()
+
+    def stop(self) -> None:
+        """End the connection, and make no other one."""
+        self._running = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self.drop()
+
+    def again(self, reason: str) -> None:
+        """End the connection, and make another one: something is wrong with this one."""
+        if self._attached:
+            self._failed(reason)
+            self.drop()
+
+    def drop(self) -> None:
+        """End the present connection."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.drop()
+        if self._attached:
+            self._attached = False
+            self._lost()
+            self._try_again()
+
+    # --- one attempt ---------------------------------------
+
+    def _connect(self) -> None:
+        self._later = None
+        attempt = self._attempt = Deferred.fromCoroutine(self._try())
+        attempt.addErrback(
+            lambda failure: self._log.failure(
+                "the connection to Redis failed", failure, event_name="redis_failed"
+            )
+        )
+
+    async def _try(self) -> None:
+        from pushserver.redis.wire import Wire
+
+        wire: Any = None
+        factory: Any = Factory()
+        factory.noisy = False
+        factory.buildProtocol = lambda address: Wire(self._ended)
+        timer: IDelayedCall | None = None
+        try:
+            wire = await self._address.endpoint(self._reactor).connect(factory)
+            timer = self._reactor.callLater(ANSWER_SECONDS, wire.drop)
+            session = await self._attach(wire.send)
+        except (CancelledError, ConnectingCancelledError):
+            if wire is not None:
+                wire.drop()
+        except (ConnectError, ConnectionClosed, DNSLookupError, OSError) as error:
+            self._fail(str(error) or type(error).__name__)
+        except Gone:
+            self._fail(wire.ended or "it did not answer")
+        except PushServerError as error:
+            wire.drop()
+            self._fail(str(error))
+        else:
+            self._wire = wire
+            self._attached = True
+            self._since = self._seconds()
+            try:
+                self._made(session)
+            except Exception:
+                self._log.failure("the beginning of a session failed", event_name="redis_failed")
+                self.again("the beginning of a session failed")
+        finally:
+            self._attempt = None
+            if timer is not None and timer.active():
+                timer.cancel()
+
+    async def _attach(self, send: Send) -> Session:
+        address = self._address
+        if address.password:
+            user = (address.user,) if address.user else ()
+            await send([b"AUTH", *(part.encode() for part in (*user, address.password))])
+        if address.database:
+            await send([b"SELECT", b"%d" % address.database])
+        try:
+            _, fsync = await send([b"CONFIG", b"GET", b"appendfsync"])
+        except (ErrorReply, ValueError):
+            # Not permitted: then nobody knows.
+            fsync = b""
+        server = server_of(await send([b"INFO"]), fsync.decode("utf-8", "replace"))
+        for script in scripts.SCRIPTS:
+            await send([b"SCRIPT", b"LOAD", script.text])
+        call = scripts.attach(self._keys, server.run, new_epoch(), server.keeps, self._node)
+        return Session(send, server.run, scripts.attached_of(await send(call.evalsha)))
+
+    def _fail(self, reason: str) -> None:
+        self._failed(reason)
+        self._try_again()
+
+    def _ended(self, wire: Any) -> None:
+        if wire is self._wire:
+            self._failed("the connection was lost")
+            self.drop()
+
+    def _try_again(self) -> None:
+        if not self._running:
+            return
+        if self._since and self._seconds() - self._since > STEADY_SECONDS:
+            self._failures = 0
+        self._since = 0.0
+        pause = min(FIRST_PAUSE * 2 ** min(self._failures, 10), LONGEST_PAUSE)
+        self._failures += 1
+        self._later = self._reactor.callLater(pause * random.uniform(0.5, 1.0), self._connect)
+
+
+def new_node() -> str:
+    """A name for this process among the nodes of a log; no other one, nor a successor, has it."""
+    return secrets.token_hex(8)

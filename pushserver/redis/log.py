@@ -1,0 +1,237 @@
+"""The log of a node in Redis: two connections, and the checks that neither is deaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.publication import Draft, Receipt
+from pushserver.errors import Unavailable
+from pushserver.hub.follower import Follower, Point
+from pushserver.redis.connection import ANSWER_SECONDS, Address, Connection, Session, new_node
+from pushserver.redis.keys import Keys
+from pushserver.redis.scripts import Bounds
+from pushserver.redis.tail import Tail
+from pushserver.redis.writer import Writer
+
+CHECK_SECONDS = 0.5
+"""The interval of the checks."""
+ALIVE_SECONDS = 2.0
+"""The interval in which the end of the log is read, past the tail."""
+BEHIND_SECONDS = 1.0
+"""A tail that has not come to the end of the log, nor moved, for this time is deaf."""
+REASONS = 10
+"""The lines about one outage: one for each reason."""
+PAUSE_SECONDS = 0.01
+"""The pause before the next entry, while the fan-out has no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`attached`: publications are accepted, and readers get them.
+
+    `lag` is the number of publications that had not arrived at the last check. `deaf_since` is the
+    time at which the node ceased to be attached, by the steady clock; `reason` says why.
+    """
+
+    attached: bool
+    lag: int
+    deaf_since: float | None
+    reason: str
+
+
+class RedisLog:
+    """The log in one Redis server (`hub.follower.Log`), from `start` to `stop`.
+
+    `feed` comes before the start. `options` are those of each channel, `seconds` is the steady
+    clock of the reactor. `has_room` tells whether the fan-out can take another publication of a
+    channel; while it cannot, the log is not read.
+    """
+
+    make_connection: Callable[..., Connection] = Connection
+    _log = Logger()
+
+    def __init__(
+        self,
+        address: Address,
+        reactor: Any,
+        seconds: Callable[[], float],
+        options: Callable[[str], ChannelOptions],
+        bounds: Bounds | None = None,
+        keys: Keys | None = None,
+        has_room: Callable[[str], bool] = lambda channel: True,
+    ):
+        self.node = new_node()
+        """The name of this process in the log."""
+        self._address = address
+        self._reactor = reactor
+        self._seconds = seconds
+        own = keys or Keys()
+        self._writer = Writer(
+            own,
+            self.node,
+            options,
+            bounds or Bounds(),
+            seconds,
+            has_passed=lambda epoch, place: self._tail.has_passed(epoch, place),
+            sees=lambda epoch: self._tail.sees(epoch),
+            again=lambda reason: self._writing.again(reason),
+        )
+        self._tail = Tail(
+            own,
+            seconds,
+            ask=self._writer.images,
+            passed=self._writer.passed,
+            again=lambda reason: self._reading.again(reason),
+            has_room=has_room,
+            pause=self._wait,
+        )
+
+        def connection(made: Callable[[Session], None], lost: Callable[[], None]) -> Connection:
+            return self.make_connection(
+                address, reactor, seconds, own, self.node, made, lost, self._failed
+            )
+
+        self._writing = connection(self._can_write, self._writer.lost)
+        self._reading = connection(self._can_read, self._tail.lost)
+        self._next_check: IDelayedCall | None = None
+        self._next_work: IDelayedCall | None = None
+        self._asking: Deferred[Any] | None = None
+        self._asked_at = 0.0
+        # The end of the log and the tail's place, when they were last compared, and the time.
+        self._compared: tuple[int, tuple[int, int], float] | None = None
+        self._deaf_since: float | None = None
+        self._reason = "not connected yet"
+        self._told: set[str] = set()
+
+    def feed(self, follower: Follower) -> None:
+        """Pass the changes to this follower."""
+        self._tail.follower = follower
+
+    def reconfigure(self, bounds: Bounds) -> None:
+        """Change the bounds of the whole log."""
+        self._writer.bounds = bounds
+
+    def start(self) -> None:
+        """Connect, and stay connected."""
+        self._deaf_since = self._seconds()
+        self._writing.start()
+        self._reading.start()
+        self._next_check = self._reactor.callLater(CHECK_SECONDS, self._check)
+
+    def stop(self) -> None:
+        """End the connections; what waits for an answer fails."""
+        for timer in (self._next_check, self._next_work):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._writing.stop()
+        self._reading.stop()
+        self._writer.give_up()
+
+    @property
+    def state(self) -> State:
+        """The state of the connections."""
+        end = self._compared[0] if self._compared is not None else 0
+        lag = max(0, end - self._tail.place[0])
+        return State(self._deaf_since is None, lag, self._deaf_since, self._reason)
+
+    # --- the log ---------------------------------------
+
+    async def publish(self, draft: Draft) -> Receipt:
+        return await self._writer.publish(draft)
+
+    async def clear(self, channel: str) -> None:
+        await self._writer.clear(channel)
+
+    async def settle(self) -> None:
+        await self._writer.settle()
+
+    async def follow(self, points: Sequence[Point]) -> None:
+        await self._tail.follow(points)
+
+    def leave(self, channels: Sequence[str]) -> None:
+        """No-op: the follower gets the publications of the channels that it has."""
+
+    # --- the connections ---------------------------------------
+
+    def _can_write(self, session: Session) -> None:
+        self._asked_at = self._seconds()
+        self._asking = None
+        self._writer.connected(session)
+        self._tail.ask_again()
+        self._tell()
+
+    def _can_read(self, session: Session) -> None:
+        self._compared = None
+        self._tail.connected(session)
+        self._tell()
+
+    def _failed(self, reason: str) -> None:
+        """One of the connections is lost, or cannot be made; told once for each reason."""
+        if self._deaf_since is None:
+            self._deaf_since = self._seconds()
+        self._reason = reason
+        if reason not in self._told and len(self._told) < REASONS:
+            self._told.add(reason)
+            self._log.warn(
+                "no connection to Redis at {address}: {reason}; it is tried again",
+                address=str(self._address),
+                reason=reason,
+                event_name="redis_away",
+            )
+
+    def _tell(self) -> None:
+        """Note that the node is attached, if it is."""
+        if self._deaf_since is not None and self._writer.attached and self._tail.current:
+            self._deaf_since, self._reason = None, ""
+            self._told.clear()
+            self._log.info(
+                "attached to Redis at {address}",
+                address=str(self._address),
+                event_name="redis_attached",
+            )
+
+    def _wait(self) -> None:
+        self._next_work = self._reactor.callLater(PAUSE_SECONDS, self._tail.work)
+
+    # --- the checks ---------------------------------------
+
+    def _check(self) -> None:
+        self._next_check = self._reactor.callLater(CHECK_SECONDS, self._check)
+        now = self._seconds()
+        self._writer.expire()
+        self._tail.ask_again()
+        self._tell()
+        tail = self._tail
+        if tail.attached and not tail.waits and now - tail.heard > ANSWER_SECONDS:
+            self._reading.again(f"it has not answered for {ANSWER_SECONDS:.0f} s")
+        if self._asking is not None:
+            if now - self._asked_at > ANSWER_SECONDS:
+                self._writing.again(f"it has not answered for {ANSWER_SECONDS:.0f} s")
+        elif self._writer.attached and now - self._asked_at >= ALIVE_SECONDS:
+            self._asked_at = now
+            self._asking = asking = Deferred.fromCoroutine(self._writer.alive())
+            asking.addCallbacks(self._compare, self._not_alive)
+        if self._compared is not None:
+            end, place, since = self._compared
+            if tail.place != place or tail.place[0] >= end or tail.waits or not tail.attached:
+                self._compared = end, tail.place, now
+            elif now - since > BEHIND_SECONDS:
+                self._reading.again(f"it has publications up to {end}, and sent them to {place[0]}")
+
+    def _compare(self, found: tuple[str, int]) -> None:
+        epoch, end = found
+        self._asking = None
+        self._compared = end, self._tail.place, self._seconds()
+        self._tail.sees(epoch)
+
+    def _not_alive(self, failure: Failure) -> None:
+        failure.trap(Unavailable)
+        self._asking = None

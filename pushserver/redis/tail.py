@@ -1,0 +1,432 @@
+"""Reads the log: passes its entries to the follower in their order, and notices missing ones.
+
+A channel is read from its own stream when its first reader comes, and again after a hole in the
+log. Meanwhile the entries of the channel wait; those that its stream did not have yet follow it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pushserver.channels.position import split_epoch
+from pushserver.channels.publication import Publication, content_bytes
+from pushserver.errors import Unavailable
+from pushserver.hub.follower import Follower, Image, Point
+from pushserver.redis import rows
+from pushserver.redis.commands import ErrorReply, Gone, away
+from pushserver.redis.connection import Session
+from pushserver.redis.keys import Keys
+from pushserver.redis.rows import Appended, Cleared, NotOurs
+from pushserver.redis.writer import Id, follows, id_of
+
+AT_ONCE = 512
+"""The entries of one answer: some milliseconds of work."""
+BLOCK_SECONDS = 2.0
+"""Without an entry, Redis answers after this time: so silence is a fault."""
+LATE_BYTES = 64 * 2**20
+"""The most bytes of entries that wait for the images of their channels."""
+ENTRY_BYTES = 600
+"""The memory of a waiting entry besides its texts, roughly."""
+
+Ask = Callable[[Sequence[Point]], Coroutine[Any, Any, tuple[str, int, list[Image]]]]
+
+
+class Load:
+    """Channels whose images are under way, and the changes since: `answer` waits for them.
+
+    Without `answer`, they are all the followed ones after a hole in the log.
+    """
+
+    def __init__(self, points: Sequence[Point], answer: Deferred[None] | None):
+        self.points = list(points)
+        self.answer = answer
+        self.seq = 0
+        self.images: list[Image] | None = None
+        self.asked = False
+        self._came = 0.0
+        self.size = 0
+        self._changes: dict[str, list[tuple[Publication | Cleared, float]]] = {
+            point.channel: [] for point in points
+        }
+
+    def __contains__(self, channel: str) -> bool:
+        return channel in self._changes
+
+    def add(self, channel: str, change: Publication | Cleared, now: float) -> int:
+        """Keep a change of one of the channels, which came at `now` by the steady clock.
+
+        Returns its bytes.
+        """
+        self._changes[channel].append((change, now))
+        size = ENTRY_BYTES
+        if isinstance(change, Publication):
+            size += content_bytes(change)
+        self.size += size
+        return size
+
+    def fetched(self, seq: int, images: list[Image], now: float) -> None:
+        """Take the images, none of which was made after the seq."""
+        self.seq, self.images, self._came = seq, images, now
+
+    def merged(self, now: float) -> list[Image]:
+        """The images with all changes."""
+        assert self.images is not None, "the images are under way"
+        since = now - self._came
+        return [
+            merge(
+                replace(image, ages=[age + since for age in image.ages]),
+                [(change, now - then) for change, then in self._changes[image.channel]],
+            )
+            for image in self.images
+        ]
+
+
+def merge(image: Image, changes: Sequence[tuple[Publication | Cleared, float]]) -> Image:
+    """The image with later changes and the age of each; those that it has already are skipped."""
+    if not changes:
+        return image
+    floor, floor_seq, evicted = image.floor, image.floor_seq, image.evicted
+    epoch, kept, ages = image.epoch, list(image.rows), list(image.ages)
+    for change, age in changes:
+        top = floor + len(kept)
+        last = kept[-1].seq if kept else floor_seq
+        if isinstance(change, Publication):
+            if change.epoch != epoch and change.seq > last:
+                # The channel had been forgotten.
+                epoch, kept, ages = change.epoch, [], []
+                floor = evicted = change.offset - 1
+                floor_seq = split_epoch(epoch)[1] if not floor else change.seq - 1
+            elif change.epoch != epoch or change.offset <= top:
+                continue
+            elif change.offset > top + 1:
+                raise ValueError(f"{image.channel}: offset {change.offset} after {top}")
+            kept.append(change)
+            ages.append(min(age, ages[-1]) if ages else age)
+        else:
+            count = sum(row.seq <= change.seq for row in kept)
+            if count:
+                floor, floor_seq = kept[count - 1].offset, kept[count - 1].seq
+                evicted = floor
+                del kept[:count], ages[:count]
+    return replace(
+        image, epoch=epoch, floor=floor, floor_seq=floor_seq, rows=kept, ages=ages, evicted=evicted
+    )
+
+
+class Tail:
+    """The follower's place in the log.
+
+    `ask` reads the images of channels, `again` ends the session, because it is wrong. `passed` is
+    called after the follower had some entries, and when it gets no more. If `has_room` of a channel
+    is false after its entry, no further one is handled until `work`, and `pause` is called.
+    """
+
+    follower: Follower
+    """It gets the entries; set before the first session."""
+    _log = Logger()
+
+    def __init__(
+        self,
+        keys: Keys,
+        monotonic: Callable[[], float],
+        ask: Ask,
+        passed: Callable[[], None],
+        again: Callable[[str], None],
+        has_room: Callable[[str], bool],
+        pause: Callable[[], None],
+    ):
+        self.heard = 0.0
+        """The time of the last answer, by the steady clock."""
+        self.epoch = ""
+        self.place: Id = (0, 0)
+        """The last entry that was handled."""
+        self._keys = keys
+        self._monotonic = monotonic
+        self._ask = ask
+        self._passed = passed
+        self._again = again
+        self._has_room = has_room
+        self._pause = pause
+        self._session: Session | None = None
+        self._reads = False
+        # Whether the followed channels have all entries up to `place`.
+        self._whole = False
+        self._loads: deque[Load] = deque()
+        self._late_bytes = 0
+        self._entries: deque[Any] = deque()
+
+    @property
+    def attached(self) -> bool:
+        """Whether the entries of the log arrive."""
+        return self._reads
+
+    @property
+    def current(self) -> bool:
+        """Whether the followed channels have what arrived."""
+        return self._reads and self._whole
+
+    @property
+    def waits(self) -> bool:
+        """Whether entries wait until the fan-out has room."""
+        return bool(self._entries)
+
+    def has_passed(self, epoch: str, place: Id) -> bool:
+        """Whether this entry was handled, or will not be soon."""
+        return not self._reads or epoch != self.epoch or place <= self.place
+
+    # --- the session ---------------------------------------
+
+    def connected(self, session: Session) -> None:
+        """There is a session: continue with the next entry, if it is there."""
+        self._session = session
+        if not self._whole or session.attached.epoch != self.epoch:
+            self._jump()
+            return
+        if session.attached.seq == self.place[0]:
+            self._start()
+            return
+        place = b"%d-%d" % self.place
+        found = session.send([b"XRANGE", self._keys.log, place, place])
+        found.addCallback(self._found, session)
+        found.addErrback(self._failed, session)
+
+    def lost(self) -> None:
+        """The session is over: the loads that wait fail."""
+        self._session = None
+        self._reads = False
+        self._entries.clear()
+        loads, self._loads = self._loads, deque()
+        self._late_bytes = 0
+        for load in loads:
+            if load.answer is not None:
+                load.answer.errback(away())
+        self._passed()
+
+    def _found(self, entries: Any, session: Session) -> None:
+        """The log is trimmed at its start: it has all later entries if it has this one."""
+        if session is not self._session:
+            return
+        if entries:
+            self._start()
+        else:
+            self._jump()
+
+    def _jump(self) -> None:
+        """Continue at the end of the log, with the followed channels from their own streams."""
+        assert self._session is not None, "no session"
+        attached = self._session.attached
+        points = self.follower.points()
+        if points:
+            self._log.warn(
+                "the log in Redis does not continue after {seq}: "
+                "{n} channels are read from their histories",
+                seq=self.place[0],
+                n=len(points),
+                event_name="redis_gap",
+            )
+        self._whole = not points
+        self.epoch, self.place = attached.epoch, (attached.seq, 0)
+        if points:
+            load = Load(points, None)
+            self._loads.append(load)
+            self._fetch(load)
+        else:
+            self.follower.at(self.epoch, attached.seq)
+        if self._session is not None:
+            self._start()
+
+    def _start(self) -> None:
+        self._reads = True
+        self.heard = self._monotonic()
+        self._read()
+
+    def _read(self) -> None:
+        session = self._session
+        assert session is not None, "no session"
+        read = session.send(
+            [
+                b"XREAD",
+                b"COUNT",
+                b"%d" % AT_ONCE,
+                b"BLOCK",
+                b"%d" % (BLOCK_SECONDS * 1000),
+                b"STREAMS",
+                self._keys.log,
+                b"%d-%d" % self.place,
+            ]
+        )
+        # Redis answers this in the same moment. An emptied data set begins with the same seqs
+        # again, but not with the same epoch.
+        checked = session.send([b"HGET", self._keys.meta, b"epoch"])
+        read.addErrback(self._failed, session)
+        checked.addCallback(self._arrived, read, session)
+        checked.addErrback(self._failed, session)
+
+    def _failed(self, failure: Failure, session: Session) -> None:
+        if failure.check(Gone) is None and session is self._session:
+            failure.trap(ErrorReply)
+            self._again(str(failure.value))
+
+    def sees(self, epoch: str) -> None:
+        """Another connection is at this epoch."""
+        if self._reads and epoch != self.epoch:
+            self._again("the log has a new epoch")
+
+    def ask_again(self) -> None:
+        """Ask for the images after a hole, if that was not possible before."""
+        if self._loads and self._loads[0].answer is None and not self._loads[0].asked:
+            self._fetch(self._loads[0])
+
+    # --- the entries ---------------------------------------
+
+    def _arrived(self, epoch: bytes | None, read: Deferred[Any], session: Session) -> None:
+        if session is not self._session:
+            return
+        self.heard = self._monotonic()
+        if epoch != self.epoch.encode():
+            self._again("the log has a new epoch")
+            return
+        entries: Any = read.result
+        if entries:
+            self._entries.extend(entries[0][1])
+        self._work()
+
+    def work(self) -> None:
+        """Go on with the entries for which the fan-out had no room."""
+        if self._entries:
+            self._work()
+
+    def _work(self) -> None:
+        """Handle the entries that have come, while the fan-out has room; then read further ones."""
+        session = self._session
+        self._guarded(self._handle)
+        if session is not self._session:
+            return
+        if self._entries:
+            self._pause()
+        else:
+            self._read()
+
+    def _guarded(self, handle: Callable[[], None]) -> None:
+        """Call it; after a failure, a new session reads the channels from their histories."""
+        try:
+            handle()
+        except (NotOurs, ValueError) as error:
+            self._whole = False
+            self._again(str(error))
+        except Exception:
+            self._log.failure("an entry of the log failed", event_name="redis_failed")
+            self._whole = False
+            self._again("an entry of the log failed")
+
+    def _handle(self) -> None:
+        entries, channels = self._entries, self.follower.history.channels
+        loads = self._loads
+        seq, number = self.place
+        while entries:
+            entry = entries.popleft()
+            name, fields = entry
+            if name != b"%d-0" % (seq + 1):
+                place = id_of(name)
+                if not follows(place, (seq, number)):
+                    raise NotOurs(f"the log in Redis has {place} after {seq, number}")
+                seq, number = self.place = place
+                self._entry(rows.entry_of(self.epoch, entry))
+                continue
+            seq += 1
+            number = 0
+            self.place = seq, 0
+            channel = fields[1].decode()
+            if channel in channels or any(channel in load for load in loads):
+                self._entry(rows.entry_of(self.epoch, entry))
+                if entries and not self._has_room(channel):
+                    break
+        self._finish()
+
+    def _entry(self, entry: Appended | Cleared) -> None:
+        """Pass an entry to the loads of its channel, and to the follower."""
+        change = entry if isinstance(entry, Cleared) else entry.publication
+        channel = change.channel
+        for load in self._loads:
+            if channel in load:
+                self._late_bytes += load.add(channel, change, self._monotonic())
+                if self._late_bytes > LATE_BYTES:
+                    raise NotOurs("too many publications came while channels were read")
+        kept = self.follower.history.channels.get(channel)
+        if kept is None or not self._whole:
+            return
+        if isinstance(entry, Cleared):
+            self.follower.cleared(channel)
+            return
+        row = entry.publication
+        if row.epoch != kept.epoch:
+            # The log has forgotten it in between.
+            self.follower.forgotten(channel)
+        elif row.offset == kept.top + 1:
+            self.follower.row(row, entry.skip)
+        else:
+            raise NotOurs(
+                f"the log in Redis has offset {row.offset} of {channel!r:.80} after {kept.top}"
+            )
+
+    def _finish(self) -> None:
+        """Install the loads whose images are here and passed, in the order of the loads."""
+        if self._whole:
+            self.follower.at(self.epoch, self.place[0])
+        while self._loads:
+            load = self._loads[0]
+            if load.images is None or load.seq > self.place[0]:
+                break
+            images = load.merged(self._monotonic())
+            self._loads.popleft()
+            self._late_bytes -= load.size
+            self.follower.at(self.epoch, self.place[0])
+            if load.answer is None:
+                self._whole = True
+                self.follower.resume(images)
+            else:
+                self.follower.install(images, partial(load.answer.callback, None))
+        self._passed()
+
+    # --- loads ---------------------------------------
+
+    async def follow(self, points: Sequence[Point]) -> None:
+        """Follow these channels from their images on; raises Unavailable."""
+        if not self._reads:
+            raise away()
+        load = Load(points, Deferred())
+        self._loads.append(load)
+        self._fetch(load)
+        assert load.answer is not None, "nobody waits"
+        await load.answer
+
+    def _fetch(self, load: Load) -> None:
+        load.asked = True
+        asked = Deferred.fromCoroutine(self._ask(load.points))
+        asked.addCallbacks(self._fetched, self._not_fetched, (load,), {}, (load,), {})
+
+    def _fetched(self, found: tuple[str, int, list[Image]], load: Load) -> None:
+        if load not in self._loads:
+            return
+        epoch, seq, images = found
+        if epoch != self.epoch:
+            self._again("the log has a new epoch")
+            return
+        load.fetched(seq, images, self._monotonic())
+        self._guarded(self._finish)
+
+    def _not_fetched(self, failure: Failure, load: Load) -> None:
+        failure.trap(Unavailable)
+        load.asked = False
+        if load in self._loads and load.answer is not None:
+            self._loads.remove(load)
+            self._late_bytes -= load.size
+            load.answer.errback(failure)

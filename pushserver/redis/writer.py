@@ -1,0 +1,438 @@
+"""Writes to the log: each draft is published once, however often the connection is lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from pushserver.channels.channel import ChannelOptions
+from pushserver.channels.idempotency import RETRY_SECONDS
+from pushserver.channels.position import channel_epoch
+from pushserver.channels.publication import Draft, Receipt, content_bytes
+from pushserver.errors import LimitExceeded, PushServerError, TooMany, Unavailable
+from pushserver.hub.follower import Image, Point
+from pushserver.redis import rows, scripts
+from pushserver.redis.commands import ErrorReply, Gone, away
+from pushserver.redis.connection import Session
+from pushserver.redis.keys import Keys
+from pushserver.redis.rows import NotOurs
+from pushserver.redis.scripts import Bounds, Images, Numbered
+
+WAITING_BYTES = 32 * 2**20
+"""The most bytes of drafts that wait for their receipts."""
+DRAFT_BYTES = 1_500
+"""The memory of a waiting draft besides its texts, roughly."""
+IMAGES_AT_ONCE = 100
+"""The channels of one call of the script `image`, which holds up all others at the server."""
+PATIENCE_SECONDS = 15.0
+"""A draft that has no receipt after this time fails, though it may have been published."""
+ENTRIES_AT_ONCE = 500
+"""The entries of one answer in which receipts are looked up."""
+
+_NOT_DONE = frozenset(["FENCED", "NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN"])
+"""The first words of errors after which another session may succeed."""
+
+Id = tuple[int, int]
+"""The id of an entry of the log: the seq, and the number of the clear after it (0: none)."""
+
+
+class _Waiting:
+    """A draft without a receipt; in the log of `epoch`, its entry is after the seq `after`."""
+
+    __slots__ = ("after", "answer", "counter", "draft", "epoch", "since", "size")
+
+    def __init__(self, draft: Draft, size: int, since: float) -> None:
+        self.draft = draft
+        self.size = size
+        self.since = since
+        self.answer: Deferred[Receipt] = Deferred()
+        self.counter = 0
+        self.epoch = ""
+        self.after = 0
+
+
+class Writer:
+    """Publishes the drafts of one node, in their order.
+
+    Redis has the last counter of each node, in the same step as the publication. So after a lost
+    connection the drafts with later counters are sent again, and the receipts of the others are in
+    the log. A draft with an earlier counter and without an entry was refused, and the answer was
+    lost: it is sent again with another counter. An answer waits until the tail `has_passed` its
+    entry. `sees` is called with the epoch of each answer, `again` if the session must be replaced.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        node: str,
+        options: Callable[[str], ChannelOptions],
+        bounds: Bounds,
+        monotonic: Callable[[], float],
+        has_passed: Callable[[str, Id], bool],
+        sees: Callable[[str], None],
+        again: Callable[[str], None],
+    ):
+        self.bounds = bounds
+        self.repeated: Callable[[], None] = lambda: None
+        """Called for each draft whose idempotency key was known."""
+        self._keys = keys
+        self._node = node
+        self._options = options
+        self._monotonic = monotonic
+        self._has_passed = has_passed
+        self._sees = sees
+        self._again = again
+        self._session: Session | None = None
+        self._counter = 0
+        self._epoch = ""
+        self._seq = 0
+        self._bytes = 0
+        # Without a receipt, by counter; those whose answer is `again` or was lost are `_missing`.
+        self._waiting: dict[int, _Waiting] = {}
+        self._missing: dict[int, _Waiting] = {}
+        self._looks = False
+        # The answers that wait for the tail.
+        self._behind: deque[tuple[str, Id, Callable[[], None]]] = deque()
+        self._clears = 0
+        self._settled: list[Deferred[None]] = []
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a session."""
+        return self._session is not None
+
+    # --- the session ---------------------------------------
+
+    def connected(self, session: Session) -> None:
+        """There is a session: send the drafts again that were not published."""
+        self._session = session
+        attached = session.attached
+        self._epoch, self._seq = attached.epoch, attached.seq
+        self._sees(attached.epoch)
+        for waiting in tuple(self._waiting.values()):
+            if waiting.counter > attached.counter:
+                self._send(waiting)
+            else:
+                self._missing[waiting.counter] = waiting
+        self._look()
+
+    def lost(self) -> None:
+        """The session is over; what waits for a receipt waits for the next one."""
+        self._session = None
+        self._missing.clear()
+        self._looks = False
+
+    def give_up(self) -> None:
+        """Fail all drafts that wait for their receipts."""
+        for waiting in tuple(self._waiting.values()):
+            self._refuse(waiting, away())
+
+    def expire(self) -> None:
+        """Fail the drafts that wait too long for their receipts."""
+        old = self._monotonic() - PATIENCE_SECONDS
+        for waiting in [each for each in self._waiting.values() if each.since <= old]:
+            self._refuse(waiting, away())
+
+    def passed(self) -> None:
+        """The tail has moved on, or has stopped: give the answers that waited for it."""
+        behind = self._behind
+        while behind and self._has_passed(*behind[0][:2]):
+            behind.popleft()[2]()
+        self._settle()
+
+    # --- calls ---------------------------------------
+
+    def publish(self, draft: Draft) -> Deferred[Receipt]:
+        """Publish a draft; raises Unavailable."""
+        if self._session is None:
+            raise away()
+        size = content_bytes(draft) + DRAFT_BYTES
+        if self._bytes + size > WAITING_BYTES:
+            raise Unavailable("too many publications wait for Redis", "overloaded")
+        waiting = _Waiting(draft, size, self._monotonic())
+        self._bytes += size
+        self._number(waiting)
+        return waiting.answer
+
+    async def clear(self, channel: str) -> None:
+        """Drop the history of a channel; raises Unavailable."""
+        session = self._require()
+        self._clears += 1
+        try:
+            try:
+                _, seq, number = await session.send(
+                    scripts.clear(self._keys, session.run, channel, self.bounds).evalsha
+                )
+            except Gone:
+                raise away() from None
+            except ErrorReply as error:
+                raise self._refusal(error) from None
+            if number:
+                await self._until(session.attached.epoch, (seq, number))
+        finally:
+            self._clears -= 1
+            self._settle()
+
+    async def images(self, points: Sequence[Point]) -> tuple[str, int, list[Image]]:
+        """The epoch, a seq, and the images of channels, none taken after it; raises Unavailable.
+
+        Without channels it is the last seq.
+        """
+        images: list[Image] = []
+        epoch, seq = "", 0
+        parts = range(0, len(points), IMAGES_AT_ONCE) if points else [0]
+        for start in parts:
+            part = await self._images(points[start : start + IMAGES_AT_ONCE])
+            if epoch not in ("", part.epoch):
+                raise away()
+            epoch, seq = part.epoch, part.seq
+            images += part.images
+        return epoch, seq, images
+
+    async def _images(self, points: Sequence[Point]) -> Images:
+        session = self._require()
+        try:
+            answer = await session.send(scripts.image(self._keys, session.run, points).evalsha)
+            found = scripts.images_of(points, answer)
+        except Gone:
+            raise away() from None
+        except NotOurs as error:
+            raise Unavailable(str(error), "store") from None
+        except ErrorReply as error:
+            raise self._refusal(error) from None
+        if session is self._session:
+            self._saw(found.epoch)
+        return found
+
+    async def alive(self) -> tuple[str, int]:
+        """The epoch and the last seq of the log; the session ends if it is not that of the log.
+
+        Raises Unavailable.
+        """
+        session = self._require()
+        try:
+            run, epoch, seq = await session.send(scripts.alive(self._keys).evalsha)
+        except Gone:
+            raise away() from None
+        except ErrorReply as error:
+            raise self._refusal(error) from None
+        if session is self._session:
+            if run != session.run.encode():
+                self._again("its data set belongs to another run")
+            self._saw(epoch.decode())
+        return epoch.decode(), seq
+
+    def _saw(self, epoch: str) -> None:
+        """Compare the epoch of an answer with those of this session and of the tail."""
+        self._sees(epoch)
+        if epoch != self._epoch:
+            self._again("the log has a new epoch")
+
+    async def settle(self) -> None:
+        """Wait until every caller has its answer."""
+        if self._busy:
+            settled: Deferred[None] = Deferred()
+            self._settled.append(settled)
+            await settled
+
+    def _require(self) -> Session:
+        if self._session is None:
+            raise away()
+        return self._session
+
+    async def _until(self, epoch: str, place: Id) -> None:
+        if not self._has_passed(epoch, place):
+            passed: Deferred[None] = Deferred()
+            self._behind.append((epoch, place, lambda: passed.callback(None)))
+            await passed
+
+    # --- drafts ---------------------------------------
+
+    def _number(self, waiting: _Waiting) -> None:
+        """Give a draft the next counter, and send it."""
+        self._counter += 1
+        waiting.counter = self._counter
+        waiting.epoch, waiting.after = self._epoch, self._seq
+        self._waiting[self._counter] = waiting
+        if self._session is not None:
+            self._send(waiting)
+
+    def _send(self, waiting: _Waiting) -> None:
+        assert self._session is not None, "no session"
+        draft, session = waiting.draft, self._session
+        call = scripts.publish(
+            self._keys,
+            session.run,
+            self._node,
+            waiting.counter,
+            draft,
+            self._options(draft.channel),
+            self.bounds,
+        )
+        arguments = session, waiting, waiting.counter
+        answer = session.send(call.evalsha)
+        answer.addCallbacks(self._answered, self._failed, arguments, {}, arguments, {})
+
+    def _answered(self, answer: Any, session: Session, waiting: _Waiting, counter: int) -> None:
+        if self._waiting.get(counter) is not waiting:
+            return
+        numbered = scripts.numbered_of(answer)
+        if numbered.kind == "again":
+            self._missing[counter] = waiting
+            self._look()
+            return
+        if numbered.kind == "key":
+            self.repeated()
+        self._received(waiting, numbered)
+        if session is self._session:
+            self._seq = max(self._seq, numbered.seq)
+            self._saw(numbered.epoch)
+
+    def _received(self, waiting: _Waiting, numbered: Numbered) -> None:
+        """The receipt is known; it is given when the tail has passed."""
+        epoch = channel_epoch(numbered.epoch, numbered.generation)
+        receipt = Receipt(epoch, numbered.seq, numbered.offset)
+        del self._waiting[waiting.counter]
+        self._missing.pop(waiting.counter, None)
+
+        def give() -> None:
+            self._bytes -= waiting.size
+            waiting.answer.callback(receipt)
+
+        place = numbered.seq, 0
+        if self._has_passed(numbered.epoch, place):
+            give()
+            self._settle()
+        else:
+            self._behind.append((numbered.epoch, place, give))
+
+    def _failed(self, failure: Failure, session: Session, waiting: _Waiting, counter: int) -> None:
+        if failure.check(Gone) or self._waiting.get(counter) is not waiting:
+            return
+        error = failure.value
+        if not isinstance(error, ErrorReply):
+            failure.raiseException()
+        elif error.word in _NOT_DONE:
+            if session is self._session:
+                self._again(str(error))
+        else:
+            self._refuse(waiting, self._refusal(error))
+
+    def _refuse(self, waiting: _Waiting, error: PushServerError) -> None:
+        del self._waiting[waiting.counter]
+        self._missing.pop(waiting.counter, None)
+        self._bytes -= waiting.size
+        waiting.answer.errback(error)
+        self._settle()
+
+    def _refusal(self, error: ErrorReply) -> PushServerError:
+        """The error for a caller; one of the session ends it."""
+        if error.word in _NOT_DONE:
+            self._again(str(error))
+            return away()
+        if error.word == scripts.CHANNELS:
+            most = self.bounds.channels
+            return LimitExceeded(f"there are {most} channels, and no more are kept", "channels")
+        if error.word == scripts.KEYS:
+            most = self.bounds.keys_per_publisher
+            return TooMany(
+                f"this publisher has used {most} idempotency keys in five minutes",
+                "idempotency_keys_per_publisher",
+                RETRY_SECONDS,
+            )
+        return Unavailable(f"Redis refused it: {error!s:.200}", "store")
+
+    # --- receipts in the log ---------------------------------------
+
+    def _look(self) -> None:
+        """Look up the receipts that are missing, unless that is under way."""
+        session = self._session
+        if session is None or self._looks or not self._missing:
+            return
+        self._looks = True
+        wanted = dict(self._missing)
+        looking = Deferred.fromCoroutine(self._look_up(session, wanted))
+        looking.addErrback(self._cannot_look, session)
+
+    def _cannot_look(self, failure: Failure, session: Session) -> None:
+        if failure.check(Gone) is None:
+            failure.trap(ErrorReply)
+            if session is self._session:
+                self._again(str(failure.value))
+
+    async def _look_up(self, session: Session, wanted: dict[int, _Waiting]) -> None:
+        """Find the entries of drafts that may have been published."""
+        epoch = session.attached.epoch
+        # Another data set, or another part of it, has other seqs.
+        start = min(each.after if each.epoch == epoch else 0 for each in wanted.values())
+        place, whole = (start, 0), True
+        own = f"{self._node}:".encode()
+        found: dict[int, Numbered] = {}
+        while True:
+            entries = await session.send(
+                [
+                    b"XRANGE",
+                    self._keys.log,
+                    b"(%d-%d" % place,
+                    b"+",
+                    b"COUNT",
+                    b"%d" % ENTRIES_AT_ONCE,
+                ]
+            )
+            for name, fields in entries:
+                seq, number = id_of(name)
+                whole = whole and follows((seq, number), place)
+                place = seq, number
+                if not number and fields[-1].startswith(own):
+                    counter = int(fields[-1][len(own) :])
+                    if counter in wanted:
+                        found[counter] = _numbered(epoch, [name, fields])
+            if len(entries) < ENTRIES_AT_ONCE:
+                break
+        whole = whole and place[0] >= session.attached.seq
+        self._looks = False
+        for counter, waiting in wanted.items():
+            if self._waiting.get(counter) is not waiting:
+                continue
+            if counter in found:
+                self._received(waiting, found[counter])
+            elif whole:
+                # It was refused, or repeated a key; the answer was lost.
+                del self._waiting[counter], self._missing[counter]
+                self._number(waiting)
+            else:
+                # Whether it was published is in a part of the log that is gone.
+                self._refuse(waiting, away())
+        self._look()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._behind or self._clears)
+
+    def _settle(self) -> None:
+        if self._settled and not self._busy:
+            settled, self._settled = self._settled, []
+            for each in settled:
+                each.callback(None)
+
+
+def _numbered(epoch: str, entry: Any) -> Numbered:
+    appended = rows.entry_of(epoch, entry)
+    assert isinstance(appended, rows.Appended), "not an entry of a node"
+    row = appended.publication
+    return Numbered("new", row.seq, row.offset, appended.generation, epoch, round(row.time * 1000))
+
+
+def follows(place: Id, before: Id) -> bool:
+    """Whether there can be no entry between these two."""
+    return place in ((before[0] + 1, 0), (before[0], before[1] + 1))
+
+
+def id_of(name: bytes) -> Id:
+    """The id of an entry of a stream; raises ValueError."""
+    seq, _, number = name.partition(b"-")
+    return int(seq), int(number)

@@ -1,0 +1,361 @@
+"""Addresses of Redis, which servers are fit, and connections that are made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hiredis import Reader
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+
+from pushserver.errors import InvalidConfig
+from pushserver.redis import scripts
+from pushserver.redis.commands import ErrorReply, Gone
+from pushserver.redis.connection import (
+    ANSWER_SECONDS,
+    LONGEST_PAUSE,
+    Address,
+    Connection,
+    Server,
+    Session,
+    Unfit,
+    parse_url,
+    server_of,
+)
+from pushserver.redis.keys import Keys
+
+
+class TestURL:
+    @pytest.mark.parametrize(
+        ("url", "address"),
+        [
+            ("redis://localhost", Address("localhost")),
+            ("redis://10.0.0.7:6380/2", Address("10.0.0.7", 6380, database=2)),
+            ("redis://:pass%40word@r/", Address("r", password="pass@word")),
+            ("redis://me:secret@[::1]:7", Address("::1", 7, user="me", password="secret")),
+            ("rediss://r.example", Address("r.example", tls=True)),
+            ("unix:///run/redis/socket", Address(path="/run/redis/socket")),
+            ("unix://:p@/s?db=3", Address(path="/s", password="p", database=3)),
+        ],
+    )
+    def test_valid_ones_are_parsed(self, url: str, address: Address) -> None:
+        assert parse_url(url) == address
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "localhost",
+            "http://localhost",
+            "redis://",
+            "redis://h:0",
+            "redis://h:99999",
+            "redis://h:x",
+            "redis://h/one",
+            "redis://h/-1",
+            "redis://h/0/1",
+            "redis://h?db=1",
+            "redis://h#1",
+            "redis://user@h",
+            "redis://[::1",
+            "unix://host/path",
+            "unix://path",
+            "unix:///path?base=1",
+            "unix:///path?db=1&db=2",
+        ],
+    )
+    def test_others_are_refused_with_the_rule(self, url: str) -> None:
+        with pytest.raises(
+            InvalidConfig, match=r"invalid URL of a Redis server .*: expected redis"
+        ):
+            parse_url(url)
+
+    def test_no_text_has_the_password(self) -> None:
+        with pytest.raises(InvalidConfig) as refused:
+            parse_url("redis://me:secret@h/x")
+        shown = [
+            str(refused.value),
+            str(parse_url("redis://me:secret@h")),
+            f"{parse_url('redis://:secret@h')!r}",
+        ]
+        assert not any("secret" in text for text in shown)
+
+
+def info(**facts: str) -> bytes:
+    """An answer to INFO."""
+    all_facts = {
+        "redis_version": "7.0.15",
+        "run_id": "abc",
+        "role": "master",
+        "maxmemory_policy": "noeviction",
+        "aof_enabled": "1",
+        "master_replid2": "0" * 40,
+    } | facts
+    lines = ["# Server", *(f"{name}:{value}" for name, value in all_facts.items())]
+    return "\r\n".join(lines).encode()
+
+
+class TestServer:
+    @pytest.mark.parametrize(
+        ("facts", "problem"),
+        [
+            ({"redis_version": "6.0.16"}, "its version is '6.0.16': expected 6.2 or later"),
+            ({"redis_version": ""}, "its version is '': expected 6.2 or later"),
+            ({"role": "slave"}, "its role is 'slave': expected 'master', not a replica"),
+            ({"maxmemory_policy": "allkeys-lru"}, "its maxmemory-policy is 'allkeys-lru', .*"),
+            ({"run_id": ""}, "INFO has no run_id: expected that of Redis or Valkey"),
+        ],
+    )
+    def test_unfit_one_is_told_what_is_expected(self, facts: dict[str, str], problem: str) -> None:
+        with pytest.raises(Unfit, match=f"^{problem}"):
+            server_of(info(**facts), "always")
+
+    @pytest.mark.parametrize(
+        ("facts", "fsync", "keeps"),
+        [
+            ({}, "always", True),
+            ({}, "everysec", False),
+            ({}, "", False),
+            ({"aof_enabled": "0"}, "always", False),
+            ({"master_replid2": "1" + 39 * "0"}, "always", False),
+        ],
+    )
+    def test_data_set_outlives_a_kill_only_if_each_answer_was_written(
+        self, facts: dict[str, str], fsync: str, keeps: bool
+    ) -> None:
+        assert server_of(info(**facts), fsync) == Server("abc", keeps)
+
+
+class Far:
+    """The other end of a connection: it answers commands with what the test says."""
+
+    def __init__(self, protocol: Any):
+        self.transport = StringTransport()
+        self.transport.abortConnection = (  # type: ignore[method-assign]
+            lambda: self.close(ConnectionAborted())
+        )
+        self.protocol = protocol
+        self.closed = False
+        self.commands: list[list[bytes]] = []
+        self._reader = Reader()
+        protocol.makeConnection(self.transport)
+
+    def read(self) -> list[list[bytes]]:
+        """The commands that have come since."""
+        self._reader.feed(self.transport.value())
+        self.transport.clear()
+        found = []
+        while (command := self._reader.gets()) is not False:
+            found.append(command)
+        self.commands += found
+        return found
+
+    def say(self, data: bytes) -> None:
+        self.protocol.dataReceived(data)
+
+    def close(self, reason: Exception | None = None) -> None:
+        if not self.closed:
+            self.closed = True
+            self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+
+
+def bulk(text: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+class Bench:
+    """A connection on a reactor of memory, and what it told."""
+
+    def __init__(self, url: str = "unix:///redis") -> None:
+        self.reactor = MemoryReactorClock()
+        self.sessions: list[Session] = []
+        self.lost = 0
+        self.problems: list[str] = []
+        self.made: Callable[[Session], None] = self.sessions.append
+        self.connection = Connection(
+            parse_url(url),
+            self.reactor,
+            self.reactor.seconds,
+            Keys(),
+            "node",
+            lambda session: self.made(session),
+            self._lose,
+            self.problems.append,
+        )
+        self.connection.start()
+
+    def _lose(self) -> None:
+        self.lost += 1
+
+    @property
+    def attempts(self) -> int:
+        return len(self.reactor.unixClients)
+
+    def accept(self) -> Far:
+        """Accept the last attempt."""
+        return Far(self.reactor.unixClients[-1][1].buildProtocol(None))
+
+    def refuse(self) -> None:
+        factory = self.reactor.unixClients[-1][1]
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+
+    def answer(self, far: Far, **answers: bytes) -> None:
+        """Answer all commands as a fit server, with these in place of the usual ones."""
+        usual = {
+            "CONFIG": b"*2\r\n" + bulk(b"appendfsync") + bulk(b"always"),
+            "INFO": bulk(info()),
+            "SCRIPT": bulk(b"sha"),
+            "EVALSHA": b"*3\r\n" + bulk(b"epoch") + b":7\r\n" + bulk(b"3"),
+        } | answers
+        while commands := far.read():
+            for command in commands:
+                far.say(usual.get(command[0].decode(), b"+OK\r\n"))
+
+    def attach(self) -> Far:
+        far = self.accept()
+        self.answer(far)
+        return far
+
+
+def test_attaches_with_the_run_of_the_server_before_anything_else() -> None:
+    bench = Bench()
+    far = bench.attach()
+    [session] = bench.sessions
+    assert (session.run, session.attached) == ("abc", scripts.Attached("epoch", 7, 3))
+    assert [c[0] for c in far.commands[:3]] == [b"CONFIG", b"INFO", b"SCRIPT"]
+    assert far.commands[-1][1] == scripts.ATTACH.sha
+    assert far.commands[-1][6] == b"abc"
+    assert far.commands[-1][8] == b"1"
+
+
+def test_authenticates_and_selects_as_the_url_says() -> None:
+    bench = Bench("unix://me:secret@/redis?db=4")
+    assert bench.attach().commands[:2] == [[b"AUTH", b"me", b"secret"], [b"SELECT", b"4"]]
+    assert len(bench.sessions) == 1
+
+
+def test_server_that_forbids_config_is_taken_for_one_that_may_lose_its_last_second() -> None:
+    bench = Bench()
+    far = bench.accept()
+    bench.answer(far, CONFIG=b"-NOPERM this user has no permissions\r\n")
+    assert far.commands[-1][8] == b"0"
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ({"INFO": b"-NOAUTH Authentication required.\r\n"}, "NOAUTH Authentication required."),
+        ({"INFO": bulk(info(role="slave"))}, "its role is 'slave': expected 'master', "),
+        ({"EVALSHA": b"-LAYOUT 2\r\n"}, "LAYOUT 2"),
+        ({"INFO": b"?what\r\n"}, "it did not answer as Redis does"),
+    ],
+)
+def test_refusal_is_told_and_tried_again(answers: dict[str, bytes], problem: str) -> None:
+    bench = Bench()
+    far = bench.accept()
+    bench.answer(far, **answers)
+    [told] = bench.problems
+    assert told.startswith(problem)
+    assert far.closed
+    bench.reactor.advance(0.1)
+    assert bench.attempts == 2
+    bench.attach()
+    assert (len(bench.sessions), bench.lost) == (1, 0)
+
+
+def test_pauses_between_attempts_grow_to_a_bound() -> None:
+    bench = Bench()
+    pauses = []
+    for _ in range(12):
+        before, attempts = bench.reactor.seconds(), bench.attempts
+        bench.refuse()
+        while bench.attempts == attempts:
+            bench.reactor.advance(0.01)
+        pauses.append(bench.reactor.seconds() - before)
+    assert pauses[0] <= 0.11
+    assert LONGEST_PAUSE / 2 <= min(pauses[-3:]) <= max(pauses) <= LONGEST_PAUSE + 0.02
+    assert len(bench.problems) == 12
+
+
+def test_server_that_does_not_answer_is_left() -> None:
+    bench = Bench()
+    far = bench.accept()
+    bench.reactor.advance(ANSWER_SECONDS)
+    assert far.closed
+    assert bench.problems == ["it did not answer"]
+    bench.reactor.advance(0.1)
+    assert bench.attempts == 2
+
+
+@pytest.mark.parametrize("size", range(0, 30, 3))
+def test_commands_under_way_fail_once_when_the_connection_is_lost_at_any_byte(size: int) -> None:
+    bench = Bench()
+    far = bench.attach()
+    session = bench.sessions[0]
+    results: list[Any] = []
+    for _ in range(3):
+        answer: Deferred[Any] = session.send([b"GET", b"x"])
+        answer.addBoth(results.append)
+    far.say((bulk(b"0123") + b"*2\r\n:1\r\n$-1\r\n" + b"-ERR no\r\n")[:size])
+    far.close()
+    assert len(results) == 3
+    whole = [result for result in results if not isinstance(result, Failure)]
+    assert whole == [b"0123", [1, None]][: len(whole)]
+    assert all(r.check(Gone, ErrorReply) for r in results if isinstance(r, Failure))
+    assert (bench.lost, bench.problems) == (1, ["the connection was lost"])
+    with pytest.raises(Gone):
+        session.send([b"GET", b"x"])
+    bench.reactor.advance(0.1)
+    bench.attach()
+    assert len(bench.sessions) == 2
+
+
+def test_error_answer_has_its_first_word() -> None:
+    bench = Bench()
+    far = bench.attach()
+    failures: list[Any] = []
+    bench.sessions[0].send([b"GET"]).addErrback(failures.append)
+    far.say(b"-OOM command not allowed\r\n")
+    assert failures[0].value.word == "OOM"
+
+
+def test_numbers_in_payloads_stay_bytes() -> None:
+    bench = Bench()
+    far = bench.attach()
+    results: list[Any] = []
+    bench.sessions[0].send([b"GET", b"x"]).addCallback(results.append)
+    far.say(b"*3\r\n" + bulk(b"0123") + bulk(b"\xff\x00") + b"*1\r\n+QUEUED\r\n")
+    assert results == [[b"0123", b"\xff\x00", [b"QUEUED"]]]
+
+
+def test_session_that_is_wrong_is_replaced() -> None:
+    bench = Bench()
+    far = bench.attach()
+    bench.connection.again("a hole")
+    assert (bench.lost, bench.problems) == (1, ["a hole"])
+    assert far.closed
+    bench.connection.again("another one")
+    assert bench.lost == 1
+    bench.reactor.advance(0.1)
+    bench.attach()
+    assert len(bench.sessions) == 2
+
+
+@pytest.mark.parametrize("when", ["connecting", "attaching", "attached", "waiting"])
+def test_nothing_follows_the_stop(when: str) -> None:
+    bench = Bench()
+    if when == "attaching":
+        bench.accept()
+    elif when == "attached":
+        bench.attach()
+    elif when == "waiting":
+        bench.refuse()
+    bench.connection.stop()
+    bench.reactor.advance(100.0)
+    assert bench.attempts == 1
+    assert bench.reactor.getDelayedCalls() == []
+    assert bench.lost == (when == "attached")

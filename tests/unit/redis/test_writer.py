@@ -1,0 +1,302 @@
+"""Single rules of the two ends of the log in Redis; all of them together: test_log_model.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from pushserver.channels.publication import Draft
+from pushserver.errors import LimitExceeded, TooMany, Unavailable
+from pushserver.redis import tail, writer
+from pushserver.redis.commands import ErrorReply
+from pushserver.redis.scripts import Bounds
+from tests.unit.cluster.test_follower_model import WIDE
+from tests.unit.fakes.tools import Watcher
+from tests.unit.fakes.web import Trouble
+from tests.unit.redis.test_log_model import Member, World
+
+
+@pytest.fixture
+def world() -> World:
+    world = World(WIDE, 10_000)
+    world.redis.published = lambda *row: None
+    return world
+
+
+def send(member: Member, data: bytes = b"1", channel: str = "a", key: str = "") -> list[Any]:
+    """Publish, and do not wait; the list gets the answer."""
+    answers: list[Any] = []
+    draft = Draft(channel, data, key=key)
+    Deferred.fromCoroutine(member.node.publish(draft)).addBoth(answers.append)
+    return answers
+
+
+def refusal(answers: list[Any]) -> Any:
+    [failure] = answers
+    return failure.value
+
+
+def join(member: Member, channel: str = "a") -> Watcher:
+    watcher = Watcher()
+    Deferred.fromCoroutine(member.node.hub.subscribe(watcher, channel, None, 0))
+    while member.carry():
+        pass
+    return watcher
+
+
+def values(watcher: Watcher) -> list[int]:
+    return [row["data"] for row in watcher.publications]
+
+
+def test_publisher_has_its_receipt_after_the_delivery(world: World) -> None:
+    here, there = world.members
+    watcher = join(here)
+    answers = send(here)
+    here.links[0].bring_up()
+    here.links[0].bring_down()
+    assert (answers, values(watcher)) == ([], [])
+    here.carry()
+    assert [(a.seq, a.offset) for a in answers] == [(1, 1)]
+    world.time.turn()
+    assert values(watcher) == [1]
+    assert there.node.history.channels == {}
+
+
+def test_receipt_does_not_wait_for_a_tail_that_is_away(world: World, trouble: Trouble) -> None:
+    here = world.members[0]
+    answers = send(here)
+    here.links[0].bring_up()
+    here.links[0].bring_down()
+    here.links[1].again("a fault")
+    assert answers[0].offset == 1
+    assert trouble.take() == ["no connection to Redis at x:6379: a fault; it is tried again"]
+
+
+def test_drafts_of_a_turn_wait_for_no_answer(world: World) -> None:
+    here = world.members[0]
+    answers = [send(here, b"%d" % n) for n in range(1, 4)]
+    assert len(here.links[0]._up) == 3
+    world.settle()
+    assert [a[0].offset for a in answers] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("arrived", range(4))
+@pytest.mark.parametrize("answered", range(4))
+def test_drafts_are_published_once_and_in_order_when_the_connection_is_lost(
+    world: World, arrived: int, answered: int
+) -> None:
+    here = world.members[0]
+    watcher = join(here)
+    answers = [send(here, b"%d" % n) for n in range(1, 4)]
+    here.links[0].bring_up(arrived)
+    here.links[0].bring_down(answered)
+    here.links[0].cut()
+    world.settle()
+    assert [a[0].offset for a in answers] == [1, 2, 3]
+    assert values(watcher) == [1, 2, 3]
+
+
+def test_draft_that_was_refused_before_the_loss_is_tried_again(world: World) -> None:
+    here = world.members[0]
+    here.log._writer.bounds = Bounds(channels=1)
+    world.redis.data.channels[b"other"] = world.redis.data.channels.pop(b"x", _stored())
+    first = send(here, b"1", "a")
+    here.links[0].bring_up()
+    here.log._writer.bounds = Bounds()
+    second = send(here, b"2", "b")
+    here.links[0].bring_up()
+    here.links[0].cut()
+    world.settle()
+    assert (first[0].seq, second[0].seq) == (2, 1)
+
+
+def _stored() -> Any:
+    from tests.unit.fakes.redis import Stored
+
+    return Stored()
+
+
+def test_known_key_gives_the_first_receipt(world: World) -> None:
+    here, there = world.members
+    first = send(here, key="k")
+    world.settle()
+    second = send(there, key="k")
+    world.settle()
+    assert first == second
+
+
+def test_nothing_is_published_without_a_connection(world: World) -> None:
+    here = world.members[0]
+    here.links[0].cut()
+    assert isinstance(refusal(send(here)), Unavailable)
+    join_answers: list[Any] = []
+    here.links[1].cut()
+    joining = Deferred.fromCoroutine(here.node.hub.subscribe(Watcher(), "a", None, 0))
+    joining.addBoth(join_answers.append)
+    assert isinstance(refusal(join_answers), Unavailable)
+
+
+def test_publisher_is_told_when_redis_stays_away(world: World, trouble: Trouble) -> None:
+    here = world.members[0]
+    answers = send(here)
+    here.links[0].cut()
+    world.clock.advance(writer.PATIENCE_SECONDS)
+    trouble.clear()
+    assert isinstance(refusal(answers), Unavailable)
+    world.settle()
+    assert world.redis.data.seq == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "cause"),
+    [
+        ("CHANNELS there are 100000 channels", LimitExceeded, "channels"),
+        ("KEYS this publisher has 3", TooMany, None),
+        ("OOM command not allowed when used memory > 'maxmemory'.", Unavailable, "store"),
+        ("MISCONF Redis is configured to save RDB snapshots", Unavailable, "store"),
+    ],
+)
+def test_refusal_is_that_of_one_draft(
+    world: World, answer: str, kind: type[Exception], cause: str | None
+) -> None:
+    here = world.members[0]
+    execute, world.redis.execute = world.redis.execute, lambda command: ErrorReply(answer)  # type: ignore[method-assign]
+    refused = send(here)
+    here.links[0].bring_up(1)
+    world.redis.execute = execute  # type: ignore[method-assign]
+    other = send(here)
+    world.settle()
+    error = refusal(refused)
+    assert (type(error), getattr(error, "cause", None)) == (kind, cause)
+    assert other[0].seq == 1
+
+
+def test_scripts_that_were_dropped_are_loaded_again(world: World, trouble: Trouble) -> None:
+    here = world.members[0]
+    world.redis.knows_scripts = False
+    answers = [send(here, b"%d" % n) for n in range(1, 3)]
+    world.settle()
+    assert [a[0].offset for a in answers] == [1, 2]
+    assert "NOSCRIPT" in trouble.take()[0]
+
+
+def test_drafts_that_wait_have_a_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = world.members[0]
+    monkeypatch.setattr(writer, "WAITING_BYTES", 10 * (writer.DRAFT_BYTES + 1_000))
+    answers = [send(here, b'"%s"' % (b"x" * 980)) for _ in range(12)]
+    refused = [a for a in answers if a]
+    assert {refusal(a).cause for a in refused} == {"overloaded"}
+    assert 1 <= len(refused) <= 3
+    world.settle()
+    assert all(answers)
+    assert here.log._writer._bytes == 0
+    assert not send(here)
+
+
+def test_entries_that_wait_for_images_have_a_bound(
+    world: World, monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    here, there = world.members
+    monkeypatch.setattr(tail, "LATE_BYTES", 5 * tail.ENTRY_BYTES)
+    joined: list[Any] = []
+    joining = Deferred.fromCoroutine(here.node.hub.subscribe(Watcher(), "a", None, 0))
+    joining.addBoth(joined.append)
+    for n in range(1, 9):
+        send(there, b"%d" % n)
+    there.links[0].bring_up()
+    here.links[1].bring_up()
+    here.links[1].bring_down()
+    assert isinstance(refusal(joined), Unavailable)
+    assert here.log._tail._late_bytes == 0
+    assert "too many publications came while channels were read" in trouble.take()[0]
+
+
+def test_entries_wait_while_the_fan_out_has_no_room(world: World) -> None:
+    here, there = world.members
+    watcher = join(here)
+    has_room, here.log._tail._has_room = here.log._tail._has_room, lambda channel: False
+    for n in range(1, 4):
+        send(there, b"%d" % n)
+    there.links[0].bring_up()
+    here.links[1].bring_up()
+    here.links[1].bring_down()
+    world.time.turn()
+    assert values(watcher) == [1]
+    world.clock.advance(0.01)
+    world.time.turn()
+    assert values(watcher) == [1, 2]
+    here.log._tail._has_room = has_room
+    world.clock.advance(0.01)
+    world.settle()
+    assert values(watcher) == [1, 2, 3]
+
+
+def test_node_that_misses_entries_without_an_error_is_deaf(world: World, trouble: Trouble) -> None:
+    """As a node whose connection leads to another server than those of the others."""
+    here = world.members[0]
+    here.links[1].redis = type(world.redis)(world.time)
+    here.links[1].redis.data.epoch = world.redis.data.epoch
+    send(world.members[1])
+    world.members[1].carry()
+    for _ in range(16):
+        world.clock.advance(0.5)
+        here.links[1].wake()
+        here.carry()
+    assert not here.log.state.attached
+    assert "it has publications up to 1, and sent them to 0" in trouble.take()[0]
+
+
+@pytest.mark.parametrize("link", [0, 1])
+def test_server_that_is_silent_is_left(world: World, trouble: Trouble, link: int) -> None:
+    here = world.members[0]
+    for _ in range(16):
+        world.clock.advance(0.5)
+        here.links[1 - link].wake()
+        here.links[1 - link].bring_up()
+        here.links[1 - link].bring_down()
+    assert not here.links[link].linked
+    assert not here.log.state.attached
+    assert here.log.state.deaf_since is not None
+    assert "it has not answered for 5 s" in "".join(trouble.take())
+    world.settle()
+    assert here.log.state.attached
+
+
+def test_outage_is_told_once_for_each_reason(world: World, trouble: Trouble) -> None:
+    here = world.members[0]
+    for reason in ("one", "one", "two", "one"):
+        here.log._failed(reason)
+    assert len(trouble.take()) == 2
+    world.settle()
+    here.log._failed("one")
+    assert len(trouble.take()) == 1
+
+
+def test_stop_answers_all(world: World) -> None:
+    here = world.members[0]
+    answers = send(here)
+    settled: list[Any] = []
+    Deferred.fromCoroutine(here.node.settle()).addBoth(settled.append)
+    assert not settled
+    here.log.stop()
+    assert isinstance(refusal(answers), Unavailable)
+    assert settled == [None]
+    assert not here.log._next_check.active()  # type: ignore[union-attr]
+
+
+def test_cleared_channel_is_empty_at_each_node_before_the_answer(world: World) -> None:
+    here, there = world.members
+    join(here)
+    join(there)
+    send(here)
+    world.settle()
+    done: list[Any] = []
+    Deferred.fromCoroutine(here.node.clear("a")).addBoth(done.append)
+    here.links[0].bring_up()
+    here.links[0].bring_down()
+    assert (done, len(here.node.history.peek("a"))) == ([], 1)
+    world.settle()
+    assert done == [None]
+    assert [len(m.node.history.peek("a")) for m in world.members] == [0, 0]
