@@ -21,6 +21,7 @@ from pushserver.publisher import apublish, publish
 if TYPE_CHECKING:
     from pushserver.app.client import Client
     from pushserver.app.visitor import Identified, Visitor
+    from pushserver.resources.fragment_functions import PublicationView
     from pushserver.server.embedding import PushServer
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidKey",
     "InvalidName",
     "NotRunning",
+    "PublicationView",
     "PublishError",
     "PushServer",
     "PushServerError",
@@ -46,6 +48,7 @@ __version__ = "0.1.1"
 _ON_DEMAND = {
     "Client": "pushserver.app.client",
     "Identified": "pushserver.app.visitor",
+    "PublicationView": "pushserver.resources.fragment_functions",
     "PushServer": "pushserver.server.embedding",
     "Visitor": "pushserver.app.visitor",
 }

@@ -15,6 +15,7 @@ from pushserver.app.handlers import HandlerRegistry, make_handler
 from pushserver.app.link import ServerLink
 from pushserver.app.result import Published
 from pushserver.channels import jsontext
+from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.idempotency import check_key
 from pushserver.channels.names import check_event, check_name
 from pushserver.channels.publication import Draft, check_tags
@@ -22,6 +23,7 @@ from pushserver.config.convert import Location, convert_known
 from pushserver.config.settings import Config
 from pushserver.errors import NotRunning
 from pushserver.protocols import centrifuge
+from pushserver.resources.fragment_functions import FragmentFunction
 from pushserver.sessions.callbacks import Broadcast, ClientSession
 from pushserver.sessions.directory import end_without
 from pushserver.sessions.node import Node
@@ -60,6 +62,8 @@ class App:
         self.templates = fspath(templates)
         self.wsgi = wsgi
         self.sources: list[AppSource] = []
+        self.templates_of_channels: dict[str, str] = {}
+        self.fragments: dict[str, FragmentFunction] = {}
         self.handlers = HandlerRegistry()
         self._link: ServerLink | None = None
         self._dispatcher: Dispatcher | None = None
@@ -83,6 +87,7 @@ class App:
         max_rate: float = 100.0,
         retry_seconds: float = 1.0,
         retry_max_seconds: float = 60.0,
+        template: str = "",
     ) -> Callable[[Function], Function]:
         """Decorate a source, which publishes to the channel.
 
@@ -95,7 +100,8 @@ class App:
         `on_demand`: run only while the channel has subscribers, and `linger_seconds` longer.
         `max_rate`: publications a second; a faster source is slowed. A source that fails is
         started again after `retry_seconds`, then after twice that, up to `retry_max_seconds`.
-        Raises ValueError for an invalid source or setting.
+        `template`: the file that makes HTML of each publication of the channel. Raises ValueError
+        for an invalid source or setting.
         """
         if not isinstance(channel, str):
             raise ValueError('@app.source needs the channel: @app.source("numbers")')
@@ -121,8 +127,47 @@ class App:
             }
             plan = convert_known(settings, Plan, Location("", f"sources.{called}", {}))
             source = adapt(target, every, thread)
+            if template:
+                self._set_template(channel, template)
             self.sources.append(AppSource(source, plan, is_async(target)))
             return target
+
+        return decorate
+
+    def _set_template(self, channel: str, template: str) -> None:
+        other = self.templates_of_channels.get(channel, template)
+        if channel in self.fragments:
+            other = self.fragments[channel].name
+        if other != template:
+            raise ValueError(f"{channel} has fragments of {other} already, expected one template")
+        convert_known({"template": template}, ChannelOptions, Location("", channel, {}))
+        self.templates_of_channels[channel] = template
+
+    def fragment(self, channel: str) -> Callable[[Function], Function]:
+        """Decorate the function that makes HTML of each publication of the channel.
+
+        It is called with a `PublicationView`, once for each publication that somebody reads as
+        HTML, on the thread of the server: it must be fast. It returns a Markup (or another object
+        with `__html__`), which is sent as it is; a str, which is escaped; or None to leave the
+        publication out. If it fails, readers get no HTML of that publication. Raises ValueError for
+        another function, and for a second one or a template of the channel.
+        """
+        if not isinstance(channel, str):
+            raise ValueError('@app.fragment needs the channel: @app.fragment("orders")')
+        check_name(channel)
+
+        def decorate(function: Function) -> Function:
+            if self._link is not None or self._service is not None:
+                raise RuntimeError(f"the server is made already, without {function!r:.80}")
+            fragment = FragmentFunction(function)
+            other = self.templates_of_channels.get(channel)
+            if channel in self.fragments:
+                other = self.fragments[channel].name
+            if other is not None:
+                problem = f"{channel} has fragments of {other} already"
+                raise ValueError(f"{problem}, expected one function")
+            self.fragments[channel] = fragment
+            return function
 
         return decorate
 

@@ -32,7 +32,8 @@ def representation(
         raise Refusal(400, f"{parameter}={value:.40}: expected one of {known}")
     for channel in names:
         if not fragments.has(channel):
-            raise Refusal(404, f"{channel} has no template (template in [channels.{channel}])")
+            where = f"template in [channels.{channel}], or @app.fragment"
+            raise Refusal(404, f"{channel} has no template ({where})")
     return chosen
 
 

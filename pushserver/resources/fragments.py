@@ -1,14 +1,14 @@
-"""The fragments of publications: made once each, by a template."""
+"""The fragments of publications: made once each, by a template or a function."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
 
-import msgspec
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Publication
@@ -20,8 +20,11 @@ from pushserver.protocols.fragments import (
     turbo_fragments,
 )
 from pushserver.protocols.representations import Representation
+from pushserver.resources.fragment_functions import FragmentFunction, PublicationView
 from pushserver.resources.templates import Templates, TooMuch
+from pushserver.sources.engine.record import describe
 from pushserver.usercode.rate import LogLimiter
+from pushserver.usercode.tracebacks import own_part
 
 MAX_BYTES = 8_388_608
 """The fragments that are kept: other readers get the same bytes in another form."""
@@ -46,14 +49,13 @@ The first is the default. Each value has a format of its own, so they must be fe
 """
 
 _MAX_ERROR = 500
-_decode = msgspec.json.Decoder().decode
 
 Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class FragmentFailure:
-    """The last failure of a template; `time` in Unix seconds."""
+    """The last failure of a template or a function; `time` in Unix seconds."""
 
     name: str
     channel: str
@@ -64,8 +66,9 @@ class FragmentFailure:
 class Fragments:
     """Makes the fragments of publications, by the `template` of their channels.
 
-    `options` returns those of a channel, `clock` Unix seconds, `monotonic` is the steady clock. A
-    failure is logged once a minute for each template, and concerns nobody but the readers of its
+    A channel without one may have a function in `functions`. `options` returns those of a channel,
+    `clock` Unix seconds, `monotonic` is the steady clock. A
+    failure is logged once a minute for each of them, and concerns nobody but the readers of its
     channels. A template that exceeds the bounds several times in a row rests: else it would take
     most of the time of the server.
     """
@@ -77,7 +80,9 @@ class Fragments:
         options: Callable[[str], ChannelOptions],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        functions: Mapping[str, FragmentFunction] = MappingProxyType({}),
     ):
+        self._functions = functions
         self._options = options
         self._clock = clock
         self._monotonic = monotonic
@@ -109,19 +114,20 @@ class Fragments:
             try:
                 self._check(name)
             except Exception as error:
-                self._failed(name, "", error)
+                self._template_failed(name, "", error)
 
     def has(self, channel: str) -> bool:
         """Whether the publications of this channel have fragments."""
-        return bool(self._options(channel).template)
+        return bool(self._options(channel).template) or channel in self._functions
 
     def representation(self, name: str, value: str) -> Representation | None:
         """The representation for this value of `as=` and of its parameter."""
         return self._representations.get((name, value))
 
     def failures(self, channel: str) -> list[FragmentFailure]:
-        """The last failure of the template of this channel, if it has failed."""
-        found = self._failures.get(self._options(channel).template)
+        """The last failure of the template or function of this channel, if it has failed."""
+        name, function = self._options(channel).template, self._functions.get(channel)
+        found = self._failures.get(name or (function.name if function else ""))
         return [] if found is None else [found]
 
     def make(self, row: Publication) -> bytes | None:
@@ -139,15 +145,40 @@ class Fragments:
 
     def _render(self, row: Publication) -> bytes | None:
         name = self._options(row.channel).template
-        if self._monotonic() < self._rests_until.get(name, 0.0):
-            return None
+        if not name:
+            function = self._functions.get(row.channel)
+            # None: a reload has removed the template, and a stream of it is still open.
+            return b"" if function is None else self._by_function(function, row)
         try:
-            text = self._check(name).render(name, values(row)).strip().encode()
+            if self._monotonic() < self._rests_until.get(name, 0.0):
+                return None
+            made = self._by_template(name, row)
         except Exception as error:
-            self._failed(name, row.channel, error)
+            self._template_failed(name, row.channel, error)
             return None
         self._overruns.pop(name, None)
-        return text
+        return made
+
+    def _by_template(self, name: str, row: Publication) -> bytes:
+        view = PublicationView.of(row)
+        values = {"publication": view, "data": view.data, "channel": view.channel}
+        return self._check(name).render(name, values).strip().encode()
+
+    def _by_function(self, function: FragmentFunction, row: Publication) -> bytes | None:
+        try:
+            return function(PublicationView.of(row)).strip().encode()
+        except Exception as error:
+            more = self._note(function.name, row.channel, describe(error))
+            if more is not None:
+                self._log.failure(
+                    "the fragment function {name} failed for {channel}{more}",
+                    own_part(Failure(error)),
+                    name=function.name,
+                    channel=row.channel,
+                    more=more,
+                    event_name="fragment_failed",
+                )
+            return None
 
     def _check(self, name: str) -> Templates:
         if self._templates is None:
@@ -155,7 +186,7 @@ class Fragments:
         self._templates.check(name)
         return self._templates
 
-    def _failed(self, name: str, channel: str, error: Exception) -> None:
+    def _template_failed(self, name: str, channel: str, error: Exception) -> None:
         folder = self._templates
         text = str(error) if folder is None else folder.describe(name, error)
         text = " ".join(text.split())[:_MAX_ERROR].encode("utf-8", "replace").decode()
@@ -164,9 +195,7 @@ class Fragments:
             if self._overruns[name] >= MOST_OVERRUNS:
                 self._rests_until[name] = self._monotonic() + REST_SECONDS
                 text += f"; it is not rendered for {REST_SECONDS:g} seconds"
-        now = round(self._clock(), 3)
-        self._failures[name] = FragmentFailure(name, channel, text, now)
-        more = self._limiters.setdefault(name, LogLimiter()).suffix(self._monotonic())
+        more = self._note(name, channel, text)
         if more is not None:
             self._log.error(
                 "the template {name} failed{where}: {problem}{more}",
@@ -177,20 +206,10 @@ class Fragments:
                 event_name="template_failed",
             )
 
-
-def values(row: Publication) -> dict[str, Any]:
-    """What a template knows of a publication."""
-    data = _decode(row.data)
-    publication = {
-        "channel": row.channel,
-        "event": row.event,
-        "data": data,
-        "offset": row.offset,
-        "id": row.id,
-        "time": round(row.time, 3),
-        "tags": dict(row.tags or {}),
-    }
-    return {"publication": publication, "data": data, "channel": row.channel}
+    def _note(self, name: str, channel: str, error: str) -> str | None:
+        """Keep a failure for the status; return the end of its line in the log, None for none."""
+        self._failures[name] = FragmentFailure(name, channel, error, round(self._clock(), 3))
+        return self._limiters.setdefault(name, LogLimiter()).suffix(self._monotonic())
 
 
 def _size(made: bytes | None) -> int:

@@ -178,7 +178,7 @@ def build(
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
         Pages(),
-        Fragments(history.options, clock, monotonic),
+        Fragments(history.options, clock, monotonic, {} if app is None else app.fragments),
         shortcuts,
         beside,
         gateway,
@@ -252,10 +252,20 @@ def build(
 
 
 def with_app(config: Config, app: App) -> Config:
-    """The configuration with the pages of the application, and without the default source."""
+    """The configuration with the pages and templates of the application.
+
+    It has no default source. A template in the table of a channel precedes what the application
+    has for this channel; one of a namespace does not.
+    """
     server = config.server
     pages, templates = server.pages or app.pages, server.templates or app.templates
-    config = replace(config, server=replace(server, pages=pages, templates=templates))
+    channels = {**config.channels}
+    for name in {**app.templates_of_channels, **app.fragments}:
+        # Empty: a worker has no function, and asks the main process for the fragments.
+        template = app.templates_of_channels.get(name, "")
+        channels[name] = {"template": template, **channels.get(name, {})}
+    server = replace(server, pages=pages, templates=templates)
+    config = replace(config, server=server, channels=channels)
     return app.adjust(without_default_source(config))
 
 

@@ -24,7 +24,7 @@ from pushserver.config.settings import Config
 from pushserver.errors import PushServerError
 from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import SESSION_LINES, SessionFormat
-from pushserver.server.build import build
+from pushserver.server.build import build, with_app
 from pushserver.sessions.base import Conversation
 from pushserver.sessions.commands import answer
 from pushserver.sessions.session import Session
@@ -58,6 +58,8 @@ class TestServer:
 
     def __init__(self, app: App | None = None, config: Config | None = None):
         config = config or Config(sources={})
+        if app is not None:
+            config = with_app(config, app)
         if config.store.path:
             raise ValueError("a TestServer has no store: leave [store] out of its configuration")
         self.app = app

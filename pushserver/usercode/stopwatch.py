@@ -23,15 +23,22 @@ FOR_FUNCTIONS = "without thread=False it would run in a thread"
 class Stopwatch:
     """Times the calls of one function of the user on the reactor's thread.
 
-    A slow one is logged, once a minute at most, with `name` and a remedy: `is_async` tells a
-    coroutine function from one with `thread=False`. `timer` is in seconds.
+    A slow one is logged, once a minute at most, with `name` and a remedy: without another one,
+    `is_async` tells a coroutine function from one with `thread=False`. `timer` is in seconds.
     """
 
     _log = Logger()
 
-    def __init__(self, name: str, is_async: bool, timer: Callable[[], float] = perf_counter):
+    def __init__(
+        self,
+        name: str,
+        is_async: bool,
+        timer: Callable[[], float] = perf_counter,
+        *,
+        remedy: str = "",
+    ):
         self._name = name
-        self._remedy = FOR_COROUTINES if is_async else FOR_FUNCTIONS
+        self._remedy = remedy or (FOR_COROUTINES if is_async else FOR_FUNCTIONS)
         self._timer = timer
         self._limiter = LogLimiter()
 

@@ -35,7 +35,7 @@ export function troubles({ time, sources, handlers, fragments = [] }, now) {
     retryAt: null,
   }));
   const without = fragments.map(({ name, channel, error, time: seconds }) => ({
-    subject: channel ? `Template ${name} for ${channel}` : `Template ${name}`,
+    subject: channel ? `Fragment of ${channel} (${name})` : `Template ${name}`,
     error,
     at: here(seconds),
     lastsMs: TEMPLATE_MS,

@@ -170,7 +170,7 @@ def test_a_failed_template_is_shown(told: Site) -> None:
     says(page, "Template row.html: no such file", r"15 min ago")
     told.status = {**status(FINE), "fragments": [{**failed, "channel": "numbers"}]}
     page.clock.run_for(ASK_MS)
-    says(page, "Template row.html for numbers: no such file", r"15 min ago")
+    says(page, "Fragment of numbers (row.html): no such file", r"15 min ago")
 
 
 def test_the_newest_failure_is_shown_and_all_on_request(told: Site) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
+from pushserver import InvalidName, PublicationView, PushServer
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Publication
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.resources.fragments import MAX_BYTES, REST_SECONDS, Fragments
+from pushserver.server.build import with_app
 from tests.unit.fakes.tools import EPOCH
 from tests.unit.fakes.web import BROWSER, Server, Trouble, handshake, parse
 from tests.unit.resources.test_representations import SSE, blocks
@@ -170,7 +174,8 @@ def test_datastar_has_no_websocket(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/channels/lamp?as=html", "/events?channel=lamp&as=html"])
 def test_a_channel_without_a_template_is_404(tmp_path: Path, path: str) -> None:
     status, message = make_server(tmp_path).get(path, accept=SSE).error
-    assert (status, message) == (404, "lamp has no template (template in [channels.lamp])")
+    setting = "template in [channels.lamp], or @app.fragment"
+    assert (status, message) == (404, f"lamp has no template ({setting})")
 
 
 def failure(block: bytes) -> dict[str, Any]:
@@ -330,3 +335,115 @@ def test_hostile_data_stays_text(tmp_path: Path, trouble: Trouble) -> None:
     deep = b"[" * 900 + b"]" * 900
     assert many.fragments.make(row(2, deep)) is None
     trouble.clear()
+
+
+def make_app(function: Any, **tables: Any) -> tuple[PushServer, Config]:
+    """An application with a function for the fragments of `orders`, and its configuration."""
+    app = PushServer()
+    app.fragment("orders")(function)
+    return app, with_app(Config(**tables), app)
+
+
+def test_a_function_makes_the_fragments_of_its_channel() -> None:
+    def row(publication: PublicationView) -> Markup:
+        return Markup("<li>{} {}</li>").format(publication.offset, publication.data["item"])
+
+    app, config = make_app(row)
+    server = Server(config=config, app=app)
+    server.publish("orders", order("<a>"))
+    assert server.get(PATH).body == b"<li>1 &lt;a&gt;</li>\n"
+    socket = server.websocket("/channels/orders?as=turbo&last=1")
+    assert b"<template><li>1 " in socket.seen[0].payload
+    assert server.get("/channels/lamp?as=html").status == 404
+
+
+@pytest.mark.parametrize(
+    ("made", "body"),
+    [("<b>\n", b"&lt;b&gt;\n"), (Markup("<b>"), b"<b>\n"), (None, b""), ("", b"")],
+)
+def test_a_str_is_escaped_and_markup_is_not(made: Any, body: bytes) -> None:
+    app, config = make_app(lambda publication: made)
+    server = Server(config=config, app=app)
+    server.publish("orders")
+    assert server.get(PATH).body == body
+
+
+def test_a_function_that_fails_is_logged_and_told(trouble: Trouble) -> None:
+    def row(publication: PublicationView) -> Any:
+        return {"item": 1}[publication.data] and 7
+
+    app, config = make_app(row)
+    server = Server(config=config, app=app)
+    for value in ("other", "item"):
+        server.publish("orders", value)
+    answer = parse(server.open(f"{PATH}&last=2", accept=SSE).take())
+    assert [failure(block)["offset"] for block in blocks(answer.body)] == [1, 2]
+    (line,) = trouble.take()
+    assert line.startswith("the fragment function test_a_function_that_fails_is_logged_and_told")
+    assert line.endswith(" failed for orders: KeyError('other')")
+    (failed,) = server.get("/status?channel=orders").json["fragments"]
+    assert failed["error"].startswith("TypeError: ")
+    assert failed["error"].endswith("row returned int, expected a Markup, a str or None")
+
+
+async def _async(publication: PublicationView) -> str:
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (_async, "_async is async: expected a plain function"),
+        (lambda: "", "is called with the publication: too many positional arguments"),
+        (lambda one, two: "", "is called with the publication: missing a required argument: 'two'"),
+        (7, "7 makes no fragments: expected a function"),
+        (Markup, "Markup makes no fragments: expected a function"),
+    ],
+)
+def test_another_object_is_no_function_for_fragments(function: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        PushServer().fragment("orders")(function)
+
+
+def test_a_channel_has_one_template_or_one_function() -> None:
+    app = PushServer()
+    app.source("orders", every=1, name="one", template=FILE)(lambda: 1)
+    app.source("orders", every=1, name="two", template=FILE)(lambda: 1)
+    with pytest.raises(ValueError, match=r"orders has fragments of order\.html already"):
+        app.source("orders", every=1, name="three", template="other.html")(lambda: 1)
+    with pytest.raises(ValueError, match=r"orders has fragments of order\.html already"):
+        app.fragment("orders")(lambda publication: "")
+    app.fragment("lamp")(lambda publication: "")
+    with pytest.raises(ValueError, match=r"lamp has fragments of .*lambda.* already"):
+        app.fragment("lamp")(lambda publication: "")
+    with pytest.raises(ValueError, match=r"lamp has fragments of .*lambda.* already"):
+        app.source("lamp", every=1, template=FILE)(lambda: 1)
+    with pytest.raises(ValueError, match="needs the channel"):
+        app.fragment(lambda publication: "")  # type: ignore[arg-type]
+    with pytest.raises(InvalidName):
+        app.fragment("a b")
+    assert app.templates_of_channels == {"orders": FILE}
+
+
+def test_a_table_of_the_channel_precedes_the_application_and_others_do_not() -> None:
+    app = PushServer()
+    app.source("shop:orders", every=1, template="app.html")(lambda: 1)
+    app.fragment("shop:lamp")(lambda publication: "")
+    namespaces = {"shop": {"template": "shop.html"}}
+    options = with_app(Config(namespaces=namespaces), app).channel_options()
+    names = ("shop:orders", "shop:lamp", "shop:a")
+    assert [options(name).template for name in names] == ["app.html", "", "shop.html"]
+    channels = {name: {"template": "own.html", "history_size": 7} for name in names[:2]}
+    config = with_app(Config(namespaces=namespaces, channels=channels), app)
+    options = config.channel_options()
+    assert [options(name).template for name in names[:2]] == ["own.html"] * 2
+    assert options("shop:lamp").history_size == 7
+
+
+def test_the_template_of_a_source_makes_the_fragments_of_its_channel(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(ROW)
+    app = PushServer(templates=tmp_path)
+    app.source("orders", every=1, template=FILE)(lambda: 1)
+    server = Server(config=with_app(Config(), app), app=app)
+    server.publish("orders", order("a"))
+    assert server.get(PATH).body == b'<li id="order-1">a</li>\n'
