@@ -327,6 +327,7 @@ def _value(text: str) -> object:
 def _check_config(options: Any, out: TextIO) -> None:
     # Imported here, as in _serve: this takes longer than all other imports together.
     from pushserver.config.loader import read, warnings
+    from pushserver.resources.templates import Templates
     from pushserver.server.ports import check_endpoints
     from pushserver.sources.registry import SourceTypes
 
@@ -335,4 +336,8 @@ def _check_config(options: Any, out: TextIO) -> None:
     check_endpoints(config.server.listen, config.server.metrics_listen)
     for line in warnings(os.environ, types, config):
         complain(line)
+    # Without a folder here, that of the application counts.
+    if folder := config.server.templates or config.server.pages:
+        for line in Templates(os.path.abspath(folder)).problems(config.templates):
+            complain(line)
     print(f"{options.file}: good", file=out)

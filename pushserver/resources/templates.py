@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -49,6 +49,14 @@ class Templates:
     def check(self, name: str) -> None:
         """Raise the error of a template that is missing or invalid."""
         self._environment.get_template(name)
+
+    def problems(self, names: Iterable[str]) -> Iterator[str]:
+        """The errors of those of these templates that are missing or invalid, a line for each."""
+        for name in names:
+            try:
+                self.check(name)
+            except Exception as error:
+                yield f"template = {name!r}: {self.describe(name, error)}"
 
     def render(self, name: str, values: Mapping[str, Any]) -> str:
         """Render a template; raises TooMuch, and any other exception."""

@@ -729,6 +729,19 @@ class TestCheckConfig:
         assert main(["check-config", str(path)]) == 0
         assert capsys.readouterr().out == f"{path}: good\n"
 
+    def test_warns_of_a_template_that_is_broken(self, tmp_path: Path, capsys: Capture) -> None:
+        path = tmp_path / "c.toml"
+        (tmp_path / "bad.html").write_text("{% if %}")
+        (tmp_path / "good.html").write_text("{{ data }}")
+        path.write_text(
+            f'[server]\ntemplates = "{tmp_path}"\n[channels.a]\ntemplate = "bad.html"\n'
+            '[channels.b]\ntemplate = "good.html"\n[namespaces.c]\ntemplate = "none.html"\n'
+        )
+        assert main(["check-config", str(path)]) == 0
+        first, second = capsys.readouterr().err.splitlines()
+        assert first.startswith("pushserver: template = 'none.html': there is no 'none.html' in ")
+        assert second.startswith("pushserver: template = 'bad.html': bad.html, line 1: Expected")
+
     @pytest.mark.parametrize(
         "text",
         [

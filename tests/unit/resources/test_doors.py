@@ -79,6 +79,8 @@ def make_server(rules: dict[str, Any], closed: bool) -> Server:
     def subscribe(client: Any, channel: str) -> bool:
         return bool(client.user == "ann")
 
+    for name in ("a", "$a", "b", "a#ann", "a#bob,eve", "$a#ann", "guarded:a"):
+        app.fragment(name)(lambda publication: "x")
     app.on("publish", namespace="guarded", thread=False)(lambda client: client.user == "ann")
     auth = Auth(keys=KEYS, closed=closed)
     server = Server(config=Config(auth=auth, defaults=ChannelOptions(**rules)), app=app)
@@ -154,6 +156,8 @@ PLAIN: dict[Action, dict[str, Door]] = {
         "events": reading("/events?channel={}", accept="text/event-stream"),
         "data": reading("/channels/{}?as=data", accept="text/event-stream"),
         "data by websocket": reading("/channels/{}?as=data", **handshake()),
+        "fragments": reading("/channels/{}?as=html", accept="text/event-stream"),
+        "fragments by websocket": reading("/channels/{}?as=turbo", **handshake()),
         "events by websocket": reading("/events?channel={}", **handshake()),
     },
     "publish": {
@@ -162,6 +166,7 @@ PLAIN: dict[Action, dict[str, Door]] = {
     },
     "history": {
         "json": reading("/channels/{}"),
+        "html": reading("/channels/{}?as=html"),
         "long poll": reading("/channels/{}?since=now&wait=5"),
     },
     "presence": {},
