@@ -13,10 +13,12 @@ from pushserver.errors import (
     NotRunning,
     PublishError,
     PushServerError,
+    ReadError,
     Refused,
     Unavailable,
 )
 from pushserver.publisher import apublish, publish
+from pushserver.reading import Recent, acursor, alast, cursor, last
 
 if TYPE_CHECKING:
     from pushserver.app.client import Client
@@ -35,11 +37,17 @@ __all__ = [
     "PublishError",
     "PushServer",
     "PushServerError",
+    "ReadError",
+    "Recent",
     "Refused",
     "Unavailable",
     "Visitor",
     "__version__",
+    "acursor",
+    "alast",
     "apublish",
+    "cursor",
+    "last",
     "publish",
     "token",
 ]

@@ -203,6 +203,10 @@ class PublishError(PushServerError):
     """`publish()` failed, or its result is unknown; the text says why."""
 
 
+class ReadError(PushServerError):
+    """`last()` or `cursor()` failed; the text says why."""
+
+
 class StartFailed(SystemExit, PushServerError):
     """Ends the start with one line and status 1.
 

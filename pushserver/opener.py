@@ -87,14 +87,14 @@ def send(request: ServerRequest, seconds: float) -> Any:
     return _opener(_local(request.server)).open(request, timeout=seconds)
 
 
-def read_body(response: Any, seconds: float) -> bytes:
-    """Return at most MAX_BYTES + 1 bytes of the body; raises OSError and HTTPException.
+def read_body(response: Any, seconds: float, most: int = MAX_BYTES) -> bytes:
+    """Return at most `most` + 1 bytes of the body; raises OSError and HTTPException.
 
     `seconds` is the time limit of the whole body, in addition to that of each read.
     """
     deadline = time.monotonic() + seconds
     pieces: list[bytes] = []
-    left = MAX_BYTES + 1
+    left = most + 1
     while left > 0:
         piece = response.read1(left)
         if not piece:

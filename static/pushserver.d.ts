@@ -54,9 +54,17 @@ export interface Gap {
   reason: string;
 }
 
+/** A position in a channel: `Recent.position` of `pushserver.last()` in Python. */
+export interface Position {
+  epoch: string;
+  offset: number;
+}
+
 export interface WatchOptions {
   /** The number of retained events to begin with; by default the channel's `initial`. */
   last?: number;
+  /** Begin with the events after this position, in place of the `last` ones. */
+  since?: Position;
   /** Only events with this name. */
   event?: string;
   /** The history is incomplete: events are missing before the next one. */

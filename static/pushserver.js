@@ -15,7 +15,7 @@ import { Watch } from "./js/watch.js";
 
 const ROOT = new URL("..", import.meta.url);
 const CONNECT_OPTIONS = ["data", "getToken", "key", "name", "share", "token"];
-const WATCH_OPTIONS = ["event", "last", "onGap", "onReset", "onState", "onWatching"];
+const WATCH_OPTIONS = ["event", "last", "onGap", "onReset", "onState", "onWatching", "since"];
 
 /** Connects to the server at `url`, by default the one that this module comes from. */
 export function connect(url, options) {
@@ -239,7 +239,8 @@ class Server {
     return [...this.#watches.values()].flatMap((ofChannel) => [...ofChannel.values()]);
   }
 
-  #makeWatch(channel, onEvent, { event, last, onGap, onReset, onState, onWatching }) {
+  #makeWatch(channel, onEvent, options) {
+    const { event, last, onGap, onReset, onState, onWatching, since } = options;
     const handlers = {
       onEvent: (found) => guarded(onEvent, found),
       onGap: (gap) => guarded(onGap, gap),
@@ -248,7 +249,8 @@ class Server {
       onWatching: (...facts) => guarded(onWatching, ...facts),
     };
     const request = (...parameters) => this.#request(...parameters);
-    return new Watch({ channel, event, last, joins: Boolean(onWatching) }, handlers, request);
+    const joins = Boolean(onWatching);
+    return new Watch({ channel, event, last, since, joins }, handlers, request);
   }
 
   #stop(channel, number) {

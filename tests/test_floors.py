@@ -53,6 +53,7 @@ FACE = {
     "opener",
     "piping",
     "publisher",
+    "reading",
     "reload_command",
     "screen",
     "store_command",

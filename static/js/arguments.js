@@ -59,6 +59,7 @@ const CHECKS = {
   key: ["a text", (value) => typeof value === "string" && value !== ""],
   last: ["an integer of 0 or more", (value) => Number.isSafeInteger(value) && value >= 0],
   name: ["a text", (value) => typeof value === "string"],
+  since: ["{epoch, offset}, a position of the channel", isPosition],
   share: ["true, false or a text", (value) => /^(boolean|string)$/.test(typeof value) && value !== ""],
   token: ["a text", (value) => typeof value === "string"],
   data: ["a value of JSON", isJson],
@@ -81,6 +82,11 @@ export function checkOptions(method, options = {}, known) {
     throw new TypeError(`${method}(): ${name} is ${found}, expected ${words}`);
   }
   return given;
+}
+
+function isPosition(value) {
+  const { epoch, offset } = value ?? {};
+  return typeof epoch === "string" && epoch !== "" && Number.isSafeInteger(offset) && offset >= 0;
 }
 
 /** A copy of the data as JSON has it. */

@@ -115,7 +115,9 @@ export class Feed {
     this.position = { epoch, offset };
     this.initial = data?.initial ?? 0; // the number of publications for a watch that requests none
     // The client emits the publications of the reply in the same turn, right after this event.
-    const reply = { context: { recovered, wasRecovering, epoch, offset }, publications: [] };
+    const { initial } = this;
+    const context = { recovered, wasRecovering, epoch, offset, initial };
+    const reply = { context, publications: [] };
     this.reply = reply;
     queueMicrotask(() => {
       if (this.reply === reply) this.#pass(reply);

@@ -13,8 +13,9 @@ const NO_HANDLERS = { onEvent: none, onGap: none, onReset: null, onState: none, 
 const UNRECOVERABLE = 112; // the code of a position that the server cannot continue from
 
 /**
- * `options`: `channel`, `last` (undefined: the server decides), `event` (undefined: all of them) and
- * `joins`, whether `onWatching` is called.
+ * `options`: `channel`, `last` (undefined: the server decides), `event` (undefined: all of them),
+ * `since` (the position {epoch, offset} to begin after, or undefined) and `joins`, whether `onWatching`
+ * is called.
  *
  * `handlers`: `onEvent({data, event, time, offset, live, again})`, where live is false for a retained
  * publication, and again is true for one that was passed before an `onReset()`; `onGap({missed,
@@ -28,9 +29,10 @@ export class Watch {
     this.options = options;
     this.handlers = handlers;
     this.request = request;
-    this.epoch = null;
-    this.last = 0; // offset of the newest publication passed to the handlers
-    this.seen = 0; // the same, but kept while a history is passed again
+    const { epoch = null, offset = 0 } = options.since ?? {};
+    this.epoch = epoch;
+    this.last = offset; // offset of the newest publication passed to the handlers
+    this.seen = offset; // the same, but kept while a history is passed again
     this.oldest = null; // offset of the oldest publication passed
     this.lost = false; // the position cannot be continued from: the newest publications are next
     this.behind = false; // publications after the position have to be requested
@@ -112,7 +114,8 @@ export class Watch {
 
   #subscribed({ context, publications }) {
     this.#live();
-    const { recovered, wasRecovering, epoch, offset } = context;
+    const { recovered, wasRecovering, epoch, offset, initial } = context;
+    this.initial = initial;
     this.there = { epoch, offset };
     const first = this.epoch === null;
     // It joined the subscription, and the request for its first history was cut off.

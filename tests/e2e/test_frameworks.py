@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+import pushserver
 from tests.e2e.conditions import wait_until
 from tests.e2e.desk import DOCUMENT, KEY, SECTIONS, Desk
 from tests.e2e.exchange import history
@@ -189,6 +190,59 @@ class TestInABrowser:
         assert desk.post()[0] == 403  # without the token
         visits.close()
         assert visits.problems == []
+
+
+class TestWhatWasBefore:
+    def order(self, desk: Desk, *numbers: int) -> None:
+        for number in numbers:
+            url = f"http://localhost:{desk.server.port}"
+            pushserver.publish(url, "orders", {"text": f"<{number}>"}, api_key=KEY)
+
+    def check(self, browser: Browser, desk: Desk, framework: str) -> None:
+        """The newest ten are rendered, and those that come meanwhile and later follow, once."""
+        title = f"What was before: {framework}"
+        desk.server.start()
+        desk.write(title)
+        desk.serve_pages(*desk.commands(title))
+        self.order(desk, *range(12))
+        visits = visits_at(browser, f"http://localhost:{desk.page_port}/")
+        visits.allow(NO_ICON)
+        visits.allow(f"localhost:{desk.server.port}/")
+        page = visits.open("")
+
+        def meanwhile(route: Route) -> None:
+            self.order(desk, 12, 13)
+            route.continue_()
+
+        page.route("**/static/pushserver.js", meanwhile, times=1)
+        page.reload()
+        items = page.locator("#orders li")
+        expect(items).to_have_text([f"<{number}>" for number in range(2, 14)])
+        self.order(desk, 14)
+        expect(items).to_have_count(13)
+        restart(desk)
+        self.order(desk, 15)
+        expect(items).to_have_text([f"<{number}>" for number in range(2, 16)])
+        visits.close()
+        assert visits.problems == []
+
+    def test_is_rendered_by_fastapi(self, browser: Browser, desk: Desk) -> None:
+        self.check(browser, desk, "FastAPI")
+
+    def test_is_rendered_by_flask(self, browser: Browser, desk: Desk) -> None:
+        self.check(browser, desk, "Flask")
+
+    def test_is_rendered_by_django(self, browser: Browser, desk: Desk) -> None:
+        begin, _ = desk.commands("Django")
+        assert desk.run(begin).returncode == 0
+        self.check(browser, desk, "Django")
+
+    def test_cannot_be_read_without_the_server(self, desk: Desk) -> None:
+        title = "What was before: Flask"
+        desk.write(title)
+        desk.serve_pages(*desk.commands(title))
+        assert get(desk.page_port, "").status == 500
+        assert f"localhost:{desk.server.port}: [Errno 111]" in desk.log.read_text()
 
 
 class TestFastapi:

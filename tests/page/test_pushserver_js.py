@@ -167,6 +167,66 @@ def test_watches_of_one_page_have_one_subscription_and_each_its_own_last(site: S
     assert sum("subscribe" in command for command in site.commands) == 1
 
 
+def test_a_watch_begins_after_the_position_that_it_is_given(site: Site) -> None:
+    site.publish(*range(1, 6))
+    page = start(site)
+    watch(page, "{since: {epoch: 'one', offset: 3}}")
+    until(page, "w.notes.length === 2")
+    # These two join the subscription.
+    watch(page, "{since: {epoch: 'one', offset: 1}, last: 1}", "late")
+    watch(page, "{since: {epoch: 'one', offset: 5}}", "present")
+    until(page, "late.notes.length === 4")
+    site.publish(6)
+    until(page, "[w, late, present].every(({notes}) => notes.at(-1)?.[1].data === 6)")
+    assert data(page) == [4, 5, 6]
+    assert data(page, "late") == [2, 3, 4, 5, 6]
+    assert data(page, "present") == [6]
+    assert [event["live"] for event in notes(page, "event")] == [False, False, True]
+    assert notes(page, "gap") == notes(page, "gap", "late") == []
+
+
+@pytest.mark.parametrize("joins", [False, True], ids=["first", "joined"])
+def test_a_watch_after_a_position_of_another_history_is_told_of_the_gap(
+    site: Site, joins: bool
+) -> None:
+    site.publish(*range(1, 6))
+    page = start(site)
+    if joins:
+        watch(page, "{last: 0}", "first")
+        until(page, "server.state === 'live'")
+    watch(page, "{last: 2, since: {epoch: 'before', offset: 3}}")
+    until(page, "w.notes.length >= 3")
+    site.publish(6)
+    until(page, "w.notes.at(-1)[1].data === 6")
+    [gap] = notes(page, "gap")
+    assert gap["missed"] is None
+    assert data(page) == [4, 5, 6]
+
+
+def test_a_watch_without_last_gets_as_many_after_a_gap_as_a_new_one(site: Site) -> None:
+    site.publish(*range(12))
+    page = start(site)
+    watch(page, "{}")
+    until(page, "w.notes.length >= 1")
+    first = len(data(page))
+    site.restart("two")
+    site.publish(*range(100, 112))
+    reconnect(site, page)
+    site.publish(112)
+    until(page, "w.notes.at(-1)[1].data === 112")
+    assert first > 1
+    assert data(page)[first:] == list(range(112 - first, 113))
+
+
+def test_a_watch_after_a_position_of_an_empty_channel_gets_all(site: Site) -> None:
+    page = start(site)
+    watch(page, "{last: 1, since: {epoch: 'one', offset: 0}}")
+    until(page, "server.state === 'live'")
+    site.publish(1, 2, 3)
+    until(page, "w.notes.length === 3")
+    assert data(page) == [1, 2, 3]
+
+
 def test_a_lost_connection_is_recovered_without_a_gap(site: Site) -> None:
     site.publish(1)
     page = start(site)
@@ -408,6 +468,8 @@ WRONG = [
     ("server.watch('a')", "onEvent is undefined, expected a function"),
     ("server.watch('a', {})", "onEvent is an object, expected a function"),
     ("server.watch('a', () => {}, {last: -1})", "last is -1, expected an integer"),
+    ("server.watch('a', () => {}, {since: '1'})", 'since is "1", expected {epoch, offset}'),
+    ("server.watch('a', () => {}, {since: {epoch: ''}})", "since is an object, expected {epoch"),
     ("server.watch('a', () => {}, {onGap: 3})", "onGap is 3, expected a function"),
     ("server.watch('a', () => {}, {las: 3})", 'no option "las"'),
     ("server.watch('a', () => {}, 3)", "the options are 3"),

@@ -212,6 +212,8 @@ BOUNDS = {
     "channels.idempotency.Keys._entries": (
         "idempotency_keys, of 128 characters each, for five minutes"
     ),
+    "reading.Recent.publications": ONCE,
+    "reading.Recent.position": ONCE,
     "channels.idempotency.Keys._counts": "a publisher for each key at most",
     "store.sync_broker.SyncBroker._pending_keys": WAITING,
     "transports.websocket.lean.LeanShell.__dict__": "the attributes of one connection",

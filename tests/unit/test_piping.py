@@ -10,7 +10,8 @@ import pytest
 
 from pushserver import PublishError
 from pushserver.piping import BATCH_BYTES, KEYED_LINES, KEYED_SECONDS, Piper, batches, json_line
-from tests.unit.test_publisher import CUT, Listener, Pauses, listener  # noqa: F401
+from tests.unit.fakes.listener import Listener
+from tests.unit.test_publisher import CUT, Pauses, listener  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -7,64 +7,18 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from datetime import date
-from http.server import BaseHTTPRequestHandler
-from types import MappingProxyType, SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from pushserver import PublishError, apublish, publish
 from pushserver.opener import _local, _opener
-from tests.http_server import HttpServer, Quiet
+from tests.unit.fakes.listener import Answer, Listener, refused
 
 POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
-
-
-class Answer(NamedTuple):
-    """An answer; an endless one repeats its body without a length."""
-
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = MappingProxyType({})
-    endless: bool = False
-
-
-class Listener(HttpServer):
-    """A server that answers each request with the next of its answers."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, bytes] | Answer] = []
-        self.requests: list[dict[str, Any]] = []
-        listener = self
-
-        class Handler(Quiet, BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-                request = {"path": self.path, "body": body, "headers": self.headers}
-                listener.requests.append(request)
-                answer = Answer(*listener.answers.pop(0))
-                if not answer.status:
-                    self.close_connection = True
-                    return
-                self.send_response(answer.status)
-                if not answer.endless and "Content-Length" not in answer.headers:
-                    self.send_header("Content-Length", str(len(answer.body)))
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(answer.body)
-                with suppress(OSError):
-                    while answer.endless:
-                        self.wfile.write(answer.body)
-
-            do_GET = do_POST
-
-        super().__init__(Handler)
 
 
 class Pauses(list[float]):
@@ -98,10 +52,6 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
 
 def taken() -> tuple[int, bytes]:
     return 201, json.dumps(POSITION).encode()
-
-
-def refused(status: int, message: str) -> tuple[int, bytes]:
-    return status, json.dumps({"error": {"code": status, "message": message}}).encode()
 
 
 CUT: tuple[int, bytes] = (0, b"")

@@ -76,6 +76,8 @@ BOUNDS = {
     "hub.fanout.SOCKET_BYTES": PACE,
     "flask.options.MAX_BYTES": ONE,
     "opener.MAX_BYTES": ONE,
+    "reading.MAX_BYTES": ONE,
+    "reading._SHOWN_BYTES": ONE,
     "api_call.MAX_ANSWER_BYTES": ONE,
     "api_call.SHOWN_BYTES": ONE,
     "piping.BATCH_BYTES": PACE,
