@@ -21,7 +21,7 @@ from pushserver.protocols.fragments import (
 )
 from pushserver.protocols.representations import Representation
 from pushserver.resources.fragment_functions import FragmentFunction, PublicationView
-from pushserver.resources.templates import Templates, TooMuch
+from pushserver.resources.templates import Templates
 from pushserver.sources.engine.record import describe
 from pushserver.usercode.rate import LogLimiter
 from pushserver.usercode.tracebacks import own_part
@@ -32,10 +32,10 @@ MAX_BYTES = 8_388_608
 ENTRY_BYTES = 512
 """The memory of a fragment besides its text, roughly."""
 
-MOST_OVERRUNS = 3
-"""The renderings in a row that may exceed a bound; then the template rests."""
-
-REST_SECONDS = 10.0
+MOST_SECONDS = 1.0
+SHARE = 0.25
+"""The fragments of one template or function take `MOST_SECONDS` at once, and this part of the time
+in the long run. All clients wait for each."""
 
 FRAGMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "html": ("", ("",)),
@@ -69,8 +69,7 @@ class Fragments:
     A channel without one may have a function in `functions`. `options` returns those of a channel,
     `clock` Unix seconds, `monotonic` is the steady clock. A
     failure is logged once a minute for each of them, and concerns nobody but the readers of its
-    channels. A template that exceeds the bounds several times in a row rests: else it would take
-    most of the time of the server.
+    channels.
     """
 
     _log = Logger()
@@ -91,8 +90,7 @@ class Fragments:
         self._bytes = 0
         self._failures: dict[str, FragmentFailure] = {}
         self._limiters: dict[str, LogLimiter] = {}
-        self._overruns: dict[str, int] = {}
-        self._rests_until: dict[str, float] = {}
+        self._spent: dict[str, _Spent] = {}
         html = html_fragments(self.make)
         self._representations = {("html", ""): html, ("htmx", ""): html}
         for action in ACTIONS:
@@ -108,7 +106,7 @@ class Fragments:
         self._templates = Templates(folder) if folder else None
         self._made.clear()
         self._bytes = 0
-        for table in (self._failures, self._limiters, self._overruns, self._rests_until):
+        for table in (self._failures, self._limiters, self._spent):
             table.clear()
         for name in names:
             try:
@@ -144,25 +142,31 @@ class Fragments:
         return made
 
     def _render(self, row: Publication) -> bytes | None:
-        name = self._options(row.channel).template
-        if not name:
-            function = self._functions.get(row.channel)
-            # None: a reload has removed the template, and a stream of it is still open.
-            return b"" if function is None else self._by_function(function, row)
-        try:
-            if self._monotonic() < self._rests_until.get(name, 0.0):
-                return None
+        template = self._options(row.channel).template
+        function = None if template else self._functions.get(row.channel)
+        if not template and function is None:
+            # A reload has removed the template of a stream that is still open.
+            return b""
+        name = template if function is None else function.name
+        spent, started = self._spent.setdefault(name, _Spent()), self._monotonic()
+        if spent.is_too_much(started):
+            self._too_slow(name, row.channel)
+            return None
+        if function is None:
             made = self._by_template(name, row)
+        else:
+            made = self._by_function(function, row)
+        spent.add(self._monotonic() - started)
+        return made
+
+    def _by_template(self, name: str, row: Publication) -> bytes | None:
+        try:
+            view = PublicationView.of(row)
+            values = {"publication": view, "data": view.data, "channel": view.channel}
+            return self._check(name).render(name, values).strip().encode()
         except Exception as error:
             self._template_failed(name, row.channel, error)
             return None
-        self._overruns.pop(name, None)
-        return made
-
-    def _by_template(self, name: str, row: Publication) -> bytes:
-        view = PublicationView.of(row)
-        values = {"publication": view, "data": view.data, "channel": view.channel}
-        return self._check(name).render(name, values).strip().encode()
 
     def _by_function(self, function: FragmentFunction, row: Publication) -> bytes | None:
         try:
@@ -190,11 +194,6 @@ class Fragments:
         folder = self._templates
         text = str(error) if folder is None else folder.describe(name, error)
         text = " ".join(text.split())[:_MAX_ERROR].encode("utf-8", "replace").decode()
-        if isinstance(error, TooMuch):
-            self._overruns[name] = self._overruns.get(name, 0) + 1
-            if self._overruns[name] >= MOST_OVERRUNS:
-                self._rests_until[name] = self._monotonic() + REST_SECONDS
-                text += f"; it is not rendered for {REST_SECONDS:g} seconds"
         more = self._note(name, channel, text)
         if more is not None:
             self._log.error(
@@ -206,10 +205,44 @@ class Fragments:
                 event_name="template_failed",
             )
 
+    def _too_slow(self, name: str, channel: str) -> None:
+        problem = (
+            f"takes more than {SHARE:.0%} of the time of the server, and is not called for all"
+        )
+        more = self._note(name, channel, problem)
+        if more is not None:
+            self._log.error(
+                "{name}, which makes the fragments of {channel}, {problem}{more}",
+                name=name,
+                channel=channel,
+                problem=problem,
+                more=more,
+                event_name="fragment_slow",
+            )
+
     def _note(self, name: str, channel: str, error: str) -> str | None:
         """Keep a failure for the status; return the end of its line in the log, None for none."""
         self._failures[name] = FragmentFailure(name, channel, error, round(self._clock(), 3))
         return self._limiters.setdefault(name, LogLimiter()).suffix(self._monotonic())
+
+
+class _Spent:
+    """The seconds that something took; they are forgotten at the rate of SHARE."""
+
+    __slots__ = ("_at", "_seconds")
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._seconds += seconds
+
+    def is_too_much(self, now: float) -> bool:
+        """Whether it has taken too much by this time of the steady clock."""
+        self._seconds = max(0.0, self._seconds - SHARE * (now - self._at))
+        self._at = now
+        return self._seconds > MOST_SECONDS
 
 
 def _size(made: bytes | None) -> int:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from pushserver.channels.position import Start
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerConfig
+from pushserver.protocols.representations import DATA as DATA_FORMATS
+from pushserver.sessions.event_stream import Stream
+from tests.unit.fakes.tools import FakeTransport, drive, make_node
 from tests.unit.fakes.web import BROWSER, Server, handshake, parse
 
 SSE = "text/event-stream"
@@ -90,3 +94,10 @@ def test_a_browser_cannot_open_data_as_a_page() -> None:
     answer = Server().get(DATA, accept=BROWSER, sec_fetch_mode="navigate")
     assert answer.status == 403
     assert Server().get(DATA, accept="application/json").status == 406
+
+
+def test_a_stream_without_an_opening_sends_no_empty_frame() -> None:
+    transport = FakeTransport(DATA_FORMATS.websocket)
+    stream = Stream(make_node(), transport)
+    drive(stream.follow(("orders",), Start()))
+    assert transport.frames == []
