@@ -114,6 +114,7 @@ def _answer(
         # A part: the next page starts after the last publication of this one.
         rows, last = rows[:limit], rows[limit - 1]
         position = last.epoch, last.offset, last.id, ""
+    _tell_position(request, position[2], reason)
     first = rows[0].offset if rows else 0
     # The cursor in the answer also moves with publications of other channels, and the one that the
     # client has is as good.
@@ -138,6 +139,11 @@ def fragments(
         wanted = Start(oldest=True) if start == Start() else start
         answer = node.history.read((name,), wanted, limited=False)
         rows = answer.publications if limit is None else answer.publications[:limit]
+        log, cursor = node.history, ""
+        if rows and len(rows) < len(answer.publications):
+            # A part: the next one starts after its last publication.
+            cursor = rows[-1].id
+        _tell_position(request, cursor or str(Cursor(log.epoch, log.seq)), answer.reason)
         if request.method == b"HEAD" or len(rows) <= FRAGMENTS_AT_ONCE:
             return b"\n".join((*filter(None, map(encode, rows)), b""))
         Portions(request, _fragment_portions(rows, encode)).start()
@@ -145,6 +151,13 @@ def fragments(
 
     loaded = coroutines.start(node.load((name,), fresh=True))
     return answer() if loaded is None else _when_loaded(request, loaded, answer)
+
+
+def _tell_position(request: Request, cursor: str, reason: str) -> None:
+    """Tell in headers where to continue, and why `since=` could not be resumed."""
+    request.setHeader(b"pushserver-cursor", cursor.encode())
+    if reason:
+        request.setHeader(b"pushserver-reset", reason.encode())
 
 
 def _fragment_portions(

@@ -141,6 +141,7 @@ def _allow_origin(request: Request) -> bool:
     if origin is None or origin not in allowed:
         return False
     request.setHeader(b"access-control-allow-origin", origin.encode("ascii", "replace"))
+    request.setHeader(b"access-control-expose-headers", b"pushserver-cursor, pushserver-reset")
     if allowed.has_exact(origin):
         request.setHeader(b"access-control-allow-credentials", b"true")
     vary(request, b"Origin")

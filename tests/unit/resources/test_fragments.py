@@ -78,6 +78,24 @@ def test_html_is_the_last_fragments_as_one(tmp_path: Path) -> None:
     assert server.get("/channels/orders?as=html&last=x").status == 400
 
 
+def test_html_has_the_position_of_a_stream_that_continues_it(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    for item in "abc":
+        server.publish("orders", order(item))
+    server.publish("other", 1)
+    cursors = [
+        server.get(PATH + query)["pushserver-cursor"] for query in ("", "&limit=2", "&last=0")
+    ]
+    epoch = server.hub.history.epoch
+    assert cursors == [f"{epoch}:4", f"{epoch}:2", f"{epoch}:4"]
+    server.publish("orders", order("d"))
+    line = server.open(f"{PATH}&since={cursors[0]}", accept=SSE)
+    (block,) = blocks(parse(line.take()).body)
+    assert block.endswith(b'data: <li id="order-4">d</li>')
+    answer = server.get(f"{PATH}&since=gone:1")
+    assert (answer.body, answer["pushserver-reset"]) == (b"", "epoch")
+
+
 def test_a_long_history_is_sent_in_portions(tmp_path: Path) -> None:
     server = make_server(tmp_path)
     for number in range(250):

@@ -404,3 +404,15 @@ def test_a_websocket_may_use_last() -> None:
     server = filled(3)
     seen = server.websocket("/channels/a?last=2").seen
     assert [json.loads(frame.payload).get("data") for frame in seen] == [None, 2, 3]
+
+
+def test_position_is_in_the_headers_too(server: Server) -> None:
+    for number in range(3):
+        server.publish("a", number)
+    for query in ("", "?last=1", "?limit=2", "?since=now"):
+        answer = server.get(f"/channels/a{query}")
+        assert answer["pushserver-cursor"] == answer.json["id"]
+        assert "pushserver-reset" not in answer.headers
+    answer = server.get("/channels/a?since=gone:1")
+    assert answer["pushserver-reset"] == answer.json["reason"] == "epoch"
+    assert server.get("/channels/a", "HEAD")["pushserver-cursor"] == answer.json["id"]
