@@ -21,7 +21,10 @@ class Keys:
         self.nodes = self._prefix + b"w"
 
     def channel(self, name: str) -> bytes:
-        """A hash: `top`, `floor`, `fq` (`floor_seq`), `g` (generation), `b` (bytes), `t` (ms)."""
+        """A hash: `top`, `floor`, `fq` (`floor_seq`), `g` (generation), `b` (bytes), `t`, `ttl`.
+
+        `t` (ms) and `ttl` are those of the newest publication.
+        """
         return self._prefix + b"c:" + name.encode()
 
     def rows(self, name: str) -> bytes:

@@ -79,7 +79,8 @@ class Bounds:
 _COMMON = (
     f"local EMPTY_MS = {EMPTY_MS}"
     """
-local function text(number) return string.format('%.0f', number) end
+-- '%d' is faster than '%.0f', and neither writes an exponent.
+local function text(number) return string.format('%d', number) end
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -171,9 +172,8 @@ PUBLISH = Script(
     + """
 local meta, log_key, due, nodes, channel_key, rows_key, key, publisher = unpack(KEYS)
 local run, node, counter, channel, blob = unpack(ARGV, 1, 5)
-local bytes, size, max_bytes, ttl = unpack(ARGV, 6, 9)
-local bucket, log_length, max_channels, key_ttl, max_keys, key_name = unpack(ARGV, 10, 15)
-bytes, size, max_bytes, ttl = tonumber(bytes), tonumber(size), tonumber(max_bytes), tonumber(ttl)
+local bytes, size, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local ttl, bucket, log_length, max_channels, key_ttl, max_keys, key_name = unpack(ARGV, 9, 15)
 
 local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq', 'b' .. bucket)
 local refused = fenced(m[1])
@@ -191,11 +191,7 @@ local time = now()
 if publisher and redis.call('ZCOUNT', publisher, text(time + 1), '+inf') >= tonumber(max_keys) then
     return redis.error_reply('KEYS this publisher has ' .. max_keys .. ' idempotency keys')
 end
-local c = redis.call('HMGET', channel_key, 'top', 'floor', 'fq', 'g', 'b', 't')
-local kept = redis.call('ZCARD', due)
-if not c[1] and kept >= tonumber(max_channels) then
-    return redis.error_reply('CHANNELS there are ' .. text(kept) .. ' channels')
-end
+local c = redis.call('HMGET', channel_key, 'top', 'floor', 'fq', 'g', 'b', 't', 'ttl')
 local seq = number(meta, 'seq', m[3]) + 1
 local generation = number(meta, 'b' .. bucket, m[4] or 0)
 local top, floor, floor_seq, total = 0, 0, generation, 0
@@ -204,13 +200,19 @@ if c[1] then
     floor_seq, generation = number(channel_key, 'fq', c[3]), number(channel_key, 'g', c[4])
     total, time = number(channel_key, 'b', c[5]), math.max(time, number(channel_key, 't', c[6]))
 end
+local retained = size > 0 and bytes <= max_bytes
+-- Whether it has a row already with this ttl: then it is due early enough.
+local is_due = retained and floor < top and c[7] == ttl
+local kept = is_due or redis.call('ZCARD', due)
+if not c[1] and kept >= tonumber(max_channels) then
+    return redis.error_reply('CHANNELS there are ' .. text(kept) .. ' channels')
+end
 
 -- The rows to evict.
 local before = floor
 local lost = redis.call('XLEN', rows_key) ~= top - floor
 top = top + 1
 total = total + bytes
-local retained = size > 0 and bytes <= max_bytes
 while retained and not lost and (top - floor > size or total > max_bytes) do
     local count = math.min(100, math.max(1, top - floor - size))
     local found = redis.call('XRANGE', rows_key, text(floor + 1), '+', 'COUNT', count)
@@ -228,47 +230,44 @@ end
 if lost then floor, floor_seq, total = top - 1, seq - 1, bytes end
 if not retained then floor, floor_seq, total = top, seq, 0 end
 
+local id, seq_text, time_text = text(top), text(seq), text(time)
 refused = log(
-    log_key, 'MAXLEN', '~', log_length, text(seq) .. '-0', 'c', channel, 'o', text(top),
-    'g', text(generation), 't', text(time), 'd', blob, 'w', node .. ':' .. counter
+    log_key, 'MAXLEN', '~', log_length, seq_text, 'c', channel, 'o', id,
+    'g', text(generation), 't', time_text, 'd', blob, 'w', node .. ':' .. counter
 )
 if refused then return refused end
-redis.call('HSET', meta, 'seq', text(seq))
-redis.call('HSET', nodes, node, counter .. ':' .. text(time))
-if lost or not retained then
-    redis.call('DEL', rows_key)
-elseif floor > before then
-    redis.call('XTRIM', rows_key, 'MINID', text(floor + 1))
-end
+redis.call('HSET', meta, 'seq', seq_text)
+redis.call('HSET', nodes, node, counter .. ':' .. time_text)
+if lost or not retained then redis.call('DEL', rows_key) end
 if retained then
-    local id = text(top) .. '-0'
-    local added = redis.pcall(
-        'XADD', rows_key, id, 'q', text(seq), 't', text(time), 'n', text(bytes), 'd', blob
-    )
-    if type(added) == 'table' and added.err then
-        -- Another program has been here.
+    local function append()
+        return redis.pcall(
+            'XADD', rows_key, 'MINID', text(floor + 1), id,
+            'q', seq_text, 't', time_text, 'n', ARGV[6], 'd', blob
+        )
+    end
+    if type(append()) == 'table' then
+        -- It failed: another program has been here.
         floor, floor_seq, total = top - 1, seq - 1, bytes
         redis.call('DEL', rows_key)
-        redis.call(
-            'XADD', rows_key, id, 'q', text(seq), 't', text(time), 'n', text(bytes), 'd', blob
-        )
+        append()
     end
 end
 redis.call(
-    'HSET', channel_key, 'top', text(top), 'floor', text(floor), 'fq', text(floor_seq),
-    'g', text(generation), 'b', text(total), 't', text(time)
+    'HSET', channel_key, 'top', id, 'floor', text(floor), 'fq', text(floor_seq),
+    'g', text(generation), 'b', text(total), 't', time_text, 'ttl', ttl
 )
-if retained then
-    redis.call('ZADD', due, 'LT', ttl > 0 and text(time + ttl) or '+inf', channel)
-else
+if not retained then
     redis.call('ZADD', due, text(time + EMPTY_MS), channel)
+elseif not is_due then
+    redis.call('ZADD', due, 'LT', ttl == '0' and '+inf' or text(time + ttl), channel)
 end
 if key then
-    local receipt = {text(seq), text(top), text(generation), epoch, text(time)}
+    local receipt = {seq_text, id, text(generation), epoch, time_text}
     redis.call('SET', key, table.concat(receipt, ' '), 'PX', key_ttl)
     if publisher then
-        redis.call('ZREMRANGEBYSCORE', publisher, '-inf', text(time))
-        redis.call('ZADD', publisher, text(time + tonumber(key_ttl)), channel .. '\\n' .. key_name)
+        redis.call('ZREMRANGEBYSCORE', publisher, '-inf', time_text)
+        redis.call('ZADD', publisher, text(time + key_ttl), channel .. '\\n' .. key_name)
         redis.call('PEXPIRE', publisher, key_ttl)
     end
 end
