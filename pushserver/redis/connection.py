@@ -273,12 +273,13 @@ class Connection:
             await send([b"AUTH", *(part.encode() for part in (*user, address.password))])
         if address.database:
             await send([b"SELECT", b"%d" % address.database])
+        info = await send([b"INFO"])
         try:
             _, fsync = await send([b"CONFIG", b"GET", b"appendfsync"])
         except (ErrorReply, ValueError):
             # Not permitted: then nobody knows.
             fsync = b""
-        server = server_of(await send([b"INFO"]), fsync.decode("utf-8", "replace"))
+        server = server_of(info, fsync.decode("utf-8", "replace"))
         for script in scripts.SCRIPTS:
             await send([b"SCRIPT", b"LOAD", script.text])
         call = scripts.attach(self._keys, server.run, new_epoch(), server.keeps, self._node)

@@ -343,13 +343,15 @@ class Tail:
                 continue
             seq += 1
             number = 0
-            self.place = seq, 0
             channel = fields[1].decode()
-            if channel in channels or any(channel in load for load in loads):
+            if channel in channels or (loads and any(channel in load for load in loads)):
+                self.place = seq, 0
                 self._entry(rows.entry_of(self.epoch, entry))
                 if entries and not self._has_room(channel):
                     break
-        self._finish()
+        if self._session is not None:
+            self.place = seq, number
+            self._finish()
 
     def _entry(self, entry: Appended | Cleared) -> None:
         """Pass an entry to the loads of its channel, and to the follower."""

@@ -5,6 +5,7 @@ txredisapi imports the reactor, so this module is imported when the process has 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,22 +22,27 @@ from pushserver.redis.commands import ErrorReply, Gone
 class Wire(HiredisProtocol):  # type: ignore[misc]
     """Sends commands and gives each its answer; `lost` is called once, after the last one.
 
-    Replaces the parts of txredisapi that convert: each value of an answer costs it a call, which is
-    more than hiredis takes for the whole entry of a stream.
+    Replaces the parts of txredisapi that cost most: it converts each value of an answer, though it
+    is told to convert none, and has two Deferreds and a queue for each command. Without them a
+    publication takes 70 us of this process instead of 115 us, and an entry of a stream 3 us.
     """
 
     def __init__(self, lost: Callable[[Wire], None]):
         super().__init__(charset=None, convertNumbers=False)
-        self._reader = Reader(protocolError=ProtocolError, replyError=ErrorReply)
-        self._lost = lost
         self.ended = ""
         """Why the other end, or the network, ended the connection."""
+        self._reader = Reader(protocolError=ProtocolError, replyError=ErrorReply)
+        self._lost = lost
+        self._answers: deque[Deferred[Any]] = deque()
 
     def send(self, command: Sequence[bytes]) -> Deferred[Any]:
         """Send a command; see `commands.Send`."""
         if not self.connected:
             raise Gone("the connection is lost")
-        answer: Deferred[Any] = self.execute_command(*command)
+        answer: Deferred[Any] = Deferred()
+        self._answers.append(answer)
+        parts: tuple[Any, ...] = tuple(command)
+        self.transport.write(pack_command(parts))
         return answer
 
     def drop(self) -> None:
@@ -51,24 +57,26 @@ class Wire(HiredisProtocol):  # type: ignore[misc]
             while (reply := reader.gets()) is not False:
                 self.replyReceived(reply)
         except ProtocolError:
-            self.ended = "it did not answer as Redis does"
-            self.drop()
+            self._end("it did not answer as Redis does")
+
+    def replyReceived(self, reply: Any) -> None:
+        """Give the oldest command its answer."""
+        if not self._answers:
+            self._end(f"it sent {reply!r:.80} and was not asked")
+        elif isinstance(reply, ErrorReply):
+            self._answers.popleft().errback(reply)
+        else:
+            self._answers.popleft().callback(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not reason.check(ConnectionAborted):
             self.ended = reason.getErrorMessage()
         super().connectionLost(reason)
+        answers, self._answers = self._answers, deque()
+        for answer in answers:
+            answer.errback(Gone("the connection is lost"))
         self._lost(self)
 
-    def _build_command(self, *command: Any) -> bytes:
-        packed: bytes = pack_command(command)
-        return packed
-
-    @staticmethod
-    def handle_reply(reply: Any) -> Any:
-        """Return the answer, or raise the error in its place."""
-        if isinstance(reply, ErrorReply):
-            raise reply
-        if isinstance(reply, Exception):
-            raise Gone(str(reply))
-        return reply
+    def _end(self, reason: str) -> None:
+        self.ended = reason
+        self.drop()

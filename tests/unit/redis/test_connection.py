@@ -226,7 +226,7 @@ def test_attaches_with_the_run_of_the_server_before_anything_else() -> None:
     far = bench.attach()
     [session] = bench.sessions
     assert (session.run, session.attached) == ("abc", scripts.Attached("epoch", 7, 3))
-    assert [c[0] for c in far.commands[:3]] == [b"CONFIG", b"INFO", b"SCRIPT"]
+    assert [c[0] for c in far.commands[:3]] == [b"INFO", b"CONFIG", b"SCRIPT"]
     assert far.commands[-1][1] == scripts.ATTACH.sha
     assert far.commands[-1][6] == b"abc"
     assert far.commands[-1][8] == b"1"
@@ -330,6 +330,21 @@ def test_numbers_in_payloads_stay_bytes() -> None:
     bench.sessions[0].send([b"GET", b"x"]).addCallback(results.append)
     far.say(b"*3\r\n" + bulk(b"0123") + bulk(b"\xff\x00") + b"*1\r\n+QUEUED\r\n")
     assert results == [[b"0123", b"\xff\x00", [b"QUEUED"]]]
+
+
+@pytest.mark.parametrize("data", [b"+OK\r\n", b"-ERR no\r\n", b"?"])
+def test_server_that_says_what_nobody_asked_is_left(data: bytes) -> None:
+    bench = Bench()
+    far = bench.attach()
+    far.say(data)
+    assert (far.closed, bench.lost) == (True, 1)
+
+
+def test_refusal_before_the_first_command_is_told() -> None:
+    bench = Bench()
+    far = bench.accept()
+    far.say(b"-ERR max number of clients reached\r\n")
+    assert bench.problems == ["ERR max number of clients reached"]
 
 
 def test_session_that_is_wrong_is_replaced() -> None:
