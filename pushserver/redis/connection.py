@@ -36,7 +36,7 @@ ANSWER_SECONDS = 5.0
 """A server that does not answer for this time is away."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts; each pause is twice as long as the last one, with a jitter."""
-STEADY_SECONDS = 10.0
+STEADY_SECONDS = 2.0
 """After a connection of this length, the pauses begin with the first one again."""
 
 URL_RULE = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or unix:///path[?db=0]"

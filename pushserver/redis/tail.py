@@ -25,6 +25,7 @@ from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
 from pushserver.redis.rows import Appended, Cleared, NotOurs
+from pushserver.redis.scripts import Images
 from pushserver.redis.writer import Id, follows, id_of
 
 AT_ONCE = 512
@@ -36,7 +37,7 @@ LATE_BYTES = 64 * 2**20
 ENTRY_BYTES = 600
 """The memory of a waiting entry besides its texts, roughly."""
 
-Ask = Callable[[Sequence[Point]], Coroutine[Any, Any, tuple[str, int, list[Image]]]]
+Ask = Callable[[Sequence[Point]], Coroutine[Any, Any, Images]]
 
 
 class Load:
@@ -49,7 +50,7 @@ class Load:
         self.points = list(points)
         self.answer = answer
         self.seq = 0
-        self.images: list[Image] | None = None
+        self.images: Sequence[Image] | None = None
         self.asked = False
         self._came = 0.0
         self.size = 0
@@ -72,7 +73,7 @@ class Load:
         self.size += size
         return size
 
-    def fetched(self, seq: int, images: list[Image], now: float) -> None:
+    def fetched(self, seq: int, images: Sequence[Image], now: float) -> None:
         """Take the images, none of which was made after the seq."""
         self.seq, self.images, self._came = seq, images, now
 
@@ -415,20 +416,34 @@ class Tail:
         asked = Deferred.fromCoroutine(self._ask(load.points))
         asked.addCallbacks(self._fetched, self._not_fetched, (load,), {}, (load,), {})
 
-    def _fetched(self, found: tuple[str, int, list[Image]], load: Load) -> None:
+    def _fetched(self, found: Images, load: Load) -> None:
         if load not in self._loads:
             return
-        epoch, seq, images = found
-        if epoch != self.epoch:
+        if found.epoch != self.epoch:
             self._again("the log has a new epoch")
             return
-        load.fetched(seq, images, self._monotonic())
+        if found.errors and load.answer is not None:
+            self._give_up(load, Failure(Unavailable(found.errors[0], "store")))
+            return
+        for problem in found.errors:
+            self._log.warn(
+                "the readers of a channel are told: {problem}",
+                problem=problem,
+                event_name="redis_channel_lost",
+            )
+        load.fetched(found.seq, found.images, self._monotonic())
         self._guarded(self._finish)
 
     def _not_fetched(self, failure: Failure, load: Load) -> None:
         failure.trap(Unavailable)
         load.asked = False
         if load in self._loads and load.answer is not None:
-            self._loads.remove(load)
-            self._late_bytes -= load.size
-            load.answer.errback(failure)
+            self._give_up(load, failure)
+
+    def _give_up(self, load: Load, failure: Failure) -> None:
+        """Fail a load for which somebody waits."""
+        self._loads.remove(load)
+        self._late_bytes -= load.size
+        assert load.answer is not None, "nobody waits"
+        load.answer.errback(failure)
+        self._guarded(self._finish)

@@ -19,7 +19,6 @@ from pushserver.redis import rows, scripts
 from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
-from pushserver.redis.rows import NotOurs
 from pushserver.redis.scripts import Bounds, Images, Numbered
 
 WAITING_BYTES = 32 * 2**20
@@ -177,12 +176,13 @@ class Writer:
             self._clears -= 1
             self._settle()
 
-    async def images(self, points: Sequence[Point]) -> tuple[str, int, list[Image]]:
-        """The epoch, a seq, and the images of channels, none taken after it; raises Unavailable.
+    async def images(self, points: Sequence[Point]) -> Images:
+        """The images of channels, none taken after their `seq`; raises Unavailable.
 
         Without channels it is the last seq.
         """
         images: list[Image] = []
+        errors: list[str] = []
         epoch, seq = "", 0
         parts = range(0, len(points), IMAGES_AT_ONCE) if points else [0]
         for start in parts:
@@ -191,7 +191,8 @@ class Writer:
                 raise away()
             epoch, seq = part.epoch, part.seq
             images += part.images
-        return epoch, seq, images
+            errors += part.errors
+        return Images(epoch, seq, tuple(images), tuple(errors))
 
     async def _images(self, points: Sequence[Point]) -> Images:
         session = self._require()
@@ -200,8 +201,6 @@ class Writer:
             found = scripts.images_of(points, answer)
         except Gone:
             raise away() from None
-        except NotOurs as error:
-            raise Unavailable(str(error), "store") from None
         except ErrorReply as error:
             raise self._refusal(error) from None
         if session is self._session:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from pushserver.channels.publication import Draft
+from pushserver.channels.publication import Draft, Publication
 from pushserver.errors import LimitExceeded, TooMany, Unavailable
+from pushserver.hub.follower import Image
 from pushserver.redis import tail, writer
 from pushserver.redis.commands import ErrorReply
+from pushserver.redis.rows import Cleared
 from pushserver.redis.scripts import Bounds
 from tests.unit.cluster.test_follower_model import WIDE
 from tests.unit.fakes.tools import Watcher
@@ -300,3 +302,62 @@ def test_cleared_channel_is_empty_at_each_node_before_the_answer(world: World) -
     world.settle()
     assert done == [None]
     assert [len(m.node.history.peek("a")) for m in world.members] == [0, 0]
+
+
+def image(rows: int) -> Image:
+    """The image of a channel whose rows have the seqs 10, 20, ..."""
+    kept = [Publication("a", "e", 10 * n, n, 0.0, "message", b"1") for n in range(1, rows + 1)]
+    return Image("a", "e", 0, 0, kept, [float(rows - n) for n in range(rows)], 0)
+
+
+def test_changes_that_the_image_has_are_skipped_and_the_others_follow_it() -> None:
+    later = [(Publication("a", "e", 10 * n, n, 0.0, "message", b"1"), 0.5) for n in (2, 3, 4)]
+    merged = tail.merge(image(3), later)
+    assert [row.offset for row in merged.rows] == [1, 2, 3, 4]
+    assert merged.ages == [3.0, 2.0, 1.0, 0.5]
+    with pytest.raises(ValueError, match="offset 4 after 2"):
+        tail.merge(image(2), later[2:])
+
+
+def test_clear_drops_what_was_before_it_though_the_image_has_later_rows() -> None:
+    merged = tail.merge(image(3), [(Cleared("a", 25, 1), 0.0)])
+    assert [row.offset for row in merged.rows] == [3]
+    assert (merged.floor, merged.floor_seq, merged.evicted, merged.ages) == (2, 20, 2, [1.0])
+    assert tail.merge(merged, [(Cleared("a", 25, 2), 0.0)]) == merged
+
+
+def test_channel_that_was_forgotten_after_its_image_begins_again() -> None:
+    row = Publication("a", "e-40", 50, 1, 0.0, "message", b"1")
+    merged = tail.merge(image(3), [(row, 0.0)])
+    assert (merged.epoch, merged.floor, merged.floor_seq, merged.rows) == ("e-40", 0, 40, [row])
+
+
+def test_entries_of_a_data_set_that_was_emptied_in_between_are_not_taken(
+    world: World, trouble: Trouble
+) -> None:
+    here, there = world.members
+    watcher = join(here)
+    world.redis.flush()
+    there.links[0].again("a fault")
+    there.links[0].connect()
+    send(there)
+    there.links[0].bring_up()
+    here.carry()
+    world.time.turn()
+    assert watcher.frames == []
+    world.settle()
+    assert watcher.gaps == ["a"]
+    assert "the log has a new epoch" in "".join(trouble.take())
+
+
+def test_channel_is_read_again_after_an_entry_that_does_not_fit(
+    world: World, trouble: Trouble
+) -> None:
+    here, there = world.members
+    watcher = join(here)
+    send(there)
+    there.links[0].bring_up()
+    world.redis.data.log[-1][1][3] = b"9"
+    world.settle()
+    assert (watcher.offsets, watcher.gaps) == ([1], [])
+    assert "offset 9 of 'a' after 0" in trouble.take()[0]
