@@ -1,0 +1,128 @@
+"""The real htmx 2, htmx 4 and Turbo show each fragment once: over restarts, and in hidden tabs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.exchange import publish
+from tests.e2e.server import CHECKOUT, Server, running
+from tests.e2e.visits import LOST_CONNECTION, Visits
+
+MODULES = CHECKOUT / "tests" / "node" / "node_modules"
+CONFIG = """
+[server]
+templates = "templates"
+
+[channels.orders]
+template = "order.html"
+
+[store]
+path = "history.db"
+"""
+APP = """
+from pushserver import PushServer
+
+app = PushServer(pages="pages")
+"""
+PAGE = """<!doctype html>
+<meta charset="utf-8">
+<meta name="htmx-config" content='{{"includeIndicatorStyles": false}}'>
+<title>Orders</title>
+{scripts}
+<ul id="orders" {attributes}></ul>
+{more}
+"""
+APPEND = 'hx-swap="beforeend"'
+LIBRARIES = {
+    "htmx2": (
+        ("htmx2/dist/htmx.min.js", "htmx-ext-sse/dist/sse.min.js"),
+        'hx-ext="sse" sse-connect="channels/orders?as=htmx&last=10" sse-swap="message" ' + APPEND,
+        "",
+    ),
+    "htmx4": (
+        ("htmx4/dist/htmx.min.js", "htmx4/dist/ext/hx-sse.min.js"),
+        'hx-sse:connect="channels/orders?as=htmx&last=10" ' + APPEND,
+        "",
+    ),
+    "turbo": (
+        ("@hotwired/turbo/dist/turbo.es2017-umd.js",),
+        "",
+        '<turbo-stream-source src="channels/orders?as=turbo&last=10"></turbo-stream-source>',
+    ),
+}
+
+# htmx 2 writes the event of a lost connection to the console; htmx 4 ends its own request.
+LOST = f"{LOST_CONNECTION}|console error: Event$|orders.as=htmx.*: net::ERR_ABORTED"
+HIDE = """(state) => {
+  Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+  Object.defineProperty(document, "hidden", { value: state === "hidden", configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("libraries")
+    (folder / "templates").mkdir()
+    (folder / "templates" / "order.html").write_text("<li>{{ data.item }}</li>")
+    (folder / "pages").mkdir()
+    for name, (scripts, attributes, more) in LIBRARIES.items():
+        tags = []
+        for number, script in enumerate(scripts):
+            file = f"{name}-{number}.js"
+            shutil.copy(MODULES / script, folder / "pages" / file)
+            tags.append(f'<script src="{file}"></script>')
+        text = PAGE.format(scripts="\n".join(tags), attributes=attributes, more=more)
+        (folder / "pages" / f"{name}.html").write_text(text)
+    (folder / "pages" / "index.html").write_text("<!doctype html><title>Shop</title>")
+    (folder / "shop.py").write_text(APP)
+    (folder / "pushserver.toml").write_text(CONFIG)
+    with running(Server(folder, "--app", "shop.py", "--config", "pushserver.toml")) as server:
+        yield server
+
+
+class Shop:
+    """The orders of one test, and the page that shows them."""
+
+    def __init__(self, server: Server, page: Page):
+        self.server = server
+        self.page = page
+        self.items: list[str] = page.locator("#orders li").all_inner_texts()
+
+    def order(self, *items: str) -> None:
+        for item in items:
+            publish(self.server, "orders", {"item": item})
+            self.items.append(item)
+
+    def check(self) -> None:
+        """The page has each order once, in its order."""
+        expect(self.page.locator("#orders li")).to_have_text(self.items)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_library_shows_each_fragment_once(browser: Browser, server: Server, library: str) -> None:
+    publish(server, "orders", {"item": f"<{library}>"})
+    with closing(Visits(browser, server.url)) as visits:
+        visits.allow(LOST)
+        page = visits.open(f"{library}.html")
+        expect(page.locator("#orders li").last).to_have_text(f"<{library}>")
+        shop = Shop(server, page)
+        shop.order("tea", "<b>cake</b>")
+        shop.check()
+        assert page.locator("#orders b").count() == 0
+        server.stop()
+        server.start()
+        shop.order("milk", "honey")
+        shop.check()
+        page.evaluate(HIDE, "hidden")
+        shop.order("salt", "sugar")
+        page.evaluate(HIDE, "visible")
+        shop.check()
+        shop.order("bread")
+        shop.check()
+    assert visits.problems == []
