@@ -19,6 +19,7 @@ from pushserver.redis.connection import ANSWER_SECONDS, Address, Connection, Ses
 from pushserver.redis.keys import Keys
 from pushserver.redis.scripts import Bounds
 from pushserver.redis.tail import Tail
+from pushserver.redis.upkeep import Upkeep
 from pushserver.redis.writer import Writer
 
 CHECK_SECONDS = 0.5
@@ -94,6 +95,8 @@ class RedisLog:
             pause=self._wait,
         )
 
+        self._upkeep = Upkeep(own, options, lambda: self._writer.session, seconds)
+
         def connection(made: Callable[[Session], None], lost: Callable[[], None]) -> Connection:
             return self.make_connection(
                 address, reactor, seconds, own, self.node, made, lost, self._failed
@@ -114,6 +117,7 @@ class RedisLog:
     def feed(self, follower: Follower) -> None:
         """Pass the changes to this follower."""
         self._tail.follower = follower
+        self._writer.metrics = follower.metrics
 
     def reconfigure(self, bounds: Bounds) -> None:
         """Change the bounds of the whole log."""
@@ -189,7 +193,7 @@ class RedisLog:
 
     def _tell(self) -> None:
         """Note that the node is attached, if it is."""
-        if self._deaf_since is not None and self._writer.attached and self._tail.current:
+        if self._deaf_since is not None and self._writer.session and self._tail.current:
             self._deaf_since, self._reason = None, ""
             self._told.clear()
             self._log.info(
@@ -209,13 +213,19 @@ class RedisLog:
         self._writer.expire()
         self._tail.ask_again()
         self._tell()
+        keeping = Deferred.fromCoroutine(self._upkeep.work(self._tail.follower))
+        keeping.addErrback(
+            lambda failure: self._log.failure(
+                "the upkeep of the log in Redis failed", failure, event_name="redis_failed"
+            )
+        )
         tail = self._tail
         if tail.attached and not tail.waits and now - tail.heard > ANSWER_SECONDS:
             self._reading.again(f"it has not answered for {ANSWER_SECONDS:.0f} s")
         if self._asking is not None:
             if now - self._asked_at > ANSWER_SECONDS:
                 self._writing.again(f"it has not answered for {ANSWER_SECONDS:.0f} s")
-        elif self._writer.attached and now - self._asked_at >= ALIVE_SECONDS:
+        elif self._writer.session and now - self._asked_at >= ALIVE_SECONDS:
             self._asked_at = now
             self._asking = asking = Deferred.fromCoroutine(self._writer.alive())
             asking.addCallbacks(self._compare, self._not_alive)

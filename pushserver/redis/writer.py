@@ -15,6 +15,7 @@ from pushserver.channels.position import channel_epoch
 from pushserver.channels.publication import Draft, Receipt, content_bytes
 from pushserver.errors import LimitExceeded, PushServerError, TooMany, Unavailable
 from pushserver.hub.follower import Image, Point
+from pushserver.hub.metrics import Metrics
 from pushserver.redis import rows, scripts
 from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
@@ -76,8 +77,7 @@ class Writer:
         again: Callable[[str], None],
     ):
         self.bounds = bounds
-        self.repeated: Callable[[], None] = lambda: None
-        """Called for each draft whose idempotency key was known."""
+        self.metrics = Metrics()
         self._keys = keys
         self._node = node
         self._options = options
@@ -100,9 +100,9 @@ class Writer:
         self._settled: list[Deferred[None]] = []
 
     @property
-    def attached(self) -> bool:
-        """Whether there is a session."""
-        return self._session is not None
+    def session(self) -> Session | None:
+        """The session, if there is one."""
+        return self._session
 
     # --- the session ---------------------------------------
 
@@ -285,7 +285,9 @@ class Writer:
             self._look()
             return
         if numbered.kind == "key":
-            self.repeated()
+            self.metrics.duplicates += 1
+        else:
+            self.metrics.publications += 1
         self._received(waiting, numbered)
         if session is self._session:
             self._seq = max(self._seq, numbered.seq)
@@ -398,6 +400,7 @@ class Writer:
             if self._waiting.get(counter) is not waiting:
                 continue
             if counter in found:
+                self.metrics.publications += 1
                 self._received(waiting, found[counter])
             elif whole:
                 # It was refused, or repeated a key; the answer was lost.

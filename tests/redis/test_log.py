@@ -7,11 +7,12 @@ the reader is told.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.redis.crew import Crew, Proxy
+from tests.redis.crew import OPTIONS, Crew, Proxy
 from tests.redis.server import RedisServer
 
 
@@ -146,6 +147,9 @@ def test_network_cuts_and_delays(redis: RedisServer) -> None:
             for proxy in proxies:
                 proxy.left = chance.randrange(20_000)
             await crew.progress(20)
+        for proxy in proxies:
+            proxy.cut()
+        await crew.progress()
         await crew.finish()
         await crew.check()
         for proxy in proxies:
@@ -186,3 +190,18 @@ def test_program_of_somebody_else_writes_into_the_log(redis: RedisServer) -> Non
         await crew.check()
 
     crew.run(main)
+
+
+def test_histories_are_evicted_by_age(redis: RedisServer) -> None:
+    crew = Crew(replace(OPTIONS, history_ttl=0.2))
+
+    async def main() -> None:
+        await crew.begin(f"unix://{redis.path}")
+        await crew.progress()
+        await crew.finish()
+        log = crew.nodes[0].log
+        await crew.until(lambda: not redis.connection("EXISTS", "{ps0}:s:one", "{ps0}:s:two"))
+        assert log.state.attached
+
+    crew.run(main)
+    assert crew.told == 0

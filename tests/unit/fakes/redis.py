@@ -64,6 +64,11 @@ class FakeRedis:
         self.keeps = False
         """Whether its data set is complete after a crash, and it says so."""
         self.knows_scripts = True
+        self.due: list[bytes] = []
+        """The channels that are due for a sweep."""
+        self.swept: list[tuple[bytes, bytes]] = []
+        """The channels that were swept, with the milliseconds of each."""
+        self.touched: list[bytes] = []
         self.published: Callable[[str, str, int, bytes], None] = lambda *row: None
         self.renewed: Callable[[str, str, int, bytes], None] = lambda *row: None
         self._saved = DataSet()
@@ -75,6 +80,9 @@ class FakeRedis:
             scripts.IMAGE.sha: self._image,
             scripts.CLEAR.sha: self._clear,
             scripts.ALIVE.sha: self._alive,
+            scripts.DUE.sha: lambda keys, arguments: self.due,
+            scripts.SWEEP.sha: self._sweep,
+            scripts.TOUCH.sha: self._touch,
         }
 
     # --- faults ---------------------------------------
@@ -244,6 +252,15 @@ class FakeRedis:
 
     def _alive(self, keys: list[bytes], arguments: list[bytes]) -> Any:
         return [self.data.run.encode(), self.data.epoch.encode(), self.data.seq]
+
+    def _sweep(self, keys: list[bytes], arguments: list[bytes]) -> Any:
+        self.swept += zip(arguments[1::3], arguments[3::3], strict=True)
+        self.due = []
+        return [2, 0, [b"a key of another type"] if self.swept[-1][0] == b"foreign" else []]
+
+    def _touch(self, keys: list[bytes], arguments: list[bytes]) -> Any:
+        self.touched += arguments[1:]
+        return [1] * len(arguments[1:])
 
     def _append(self, place: Id, fields: list[bytes]) -> None:
         assert place > self.data.last, "an id below the last one"

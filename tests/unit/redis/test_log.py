@@ -361,3 +361,36 @@ def test_channel_is_read_again_after_an_entry_that_does_not_fit(
     world.settle()
     assert (watcher.offsets, watcher.gaps) == ([1], [])
     assert "offset 9 of 'a' after 0" in trouble.take()[0]
+
+
+def test_channels_that_are_due_are_swept_by_their_age(world: World, trouble: Trouble) -> None:
+    world.redis.due = [b"a", b"foreign"]
+    world.settle()
+    ttl = b"%d" % (WIDE.history_ttl * 1000)
+    assert world.redis.swept == [(b"a", ttl), (b"foreign", ttl)]
+    assert sum(member.node.metrics.evictions for member in world.members) == 2
+    assert trouble.take() == ["a channel in Redis was not swept: a key of another type"]
+
+
+def test_empty_channels_that_a_node_follows_are_kept(world: World) -> None:
+    here = world.members[0]
+    join(here, "a")
+    join(here, "b")
+    join(here, "c")
+    send(here, channel="a")
+    send(here, channel="b")
+    world.settle()
+    Deferred.fromCoroutine(here.node.clear("a"))
+    world.redis.touched.clear()
+    world.settle()
+    world.settle()
+    assert {*world.redis.touched} == {b"a"}
+
+
+def test_publications_and_repetitions_are_counted_where_they_came_in(world: World) -> None:
+    here, there = world.members
+    for member in (here, there, there):
+        send(member, key="k")
+        world.settle()
+    counted = [(m.node.metrics.publications, m.node.metrics.duplicates) for m in world.members]
+    assert counted == [(1, 0), (0, 2)]
