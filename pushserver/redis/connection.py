@@ -31,6 +31,8 @@ from pushserver.redis.scripts import Attached
 
 LEAST_VERSION = (6, 2)
 POLICY = "noeviction"
+KEEPS = "+"
+"""The end of the name of a run that writes each answer to its file."""
 PORT = 6379
 ANSWER_SECONDS = 5.0
 """A server that does not answer for this time is away."""
@@ -282,8 +284,12 @@ class Connection:
         server = server_of(info, fsync.decode("utf-8", "replace"))
         for script in scripts.SCRIPTS:
             await send([b"SCRIPT", b"LOAD", script.text])
-        call = scripts.attach(self._keys, server.run, new_epoch(), server.keeps, self._node)
-        return Session(send, server.run, scripts.attached_of(await send(call.evalsha)))
+        before = await send([b"HGET", self._keys.meta, b"run"]) or b""
+        # A server may write each answer to its file now, and not have done so in its last run.
+        keep = server.keeps and before.endswith(KEEPS.encode())
+        run = server.run + KEEPS if server.keeps else server.run
+        call = scripts.attach(self._keys, run, new_epoch(), keep, self._node)
+        return Session(send, run, scripts.attached_of(await send(call.evalsha)))
 
     def _fail(self, reason: str) -> None:
         self._failed(reason)

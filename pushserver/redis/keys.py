@@ -6,7 +6,8 @@ from __future__ import annotations
 class Keys:
     """The keys under a prefix, whose braces keep them in one slot of a Redis Cluster.
 
-    `meta` is a hash with the numbering: `run` (the run id of the Redis server that it belongs to),
+    `meta` is a hash with the numbering: `run` (the run id of the Redis server that it
+    belongs to, with a `+` if that writes each answer to its file),
     `epoch`, `seq`, `layout`, and `b<bucket>` for each bucket of `channels.forgotten.Forgotten`.
     `log` is the stream of all publications, `<seq>-0`, and of all clears, `<seq>-<number>`.
     `due` is a sorted set of all channels: the time (ms) at which `sweep` has to look at each.

@@ -48,6 +48,26 @@ def test_redis_is_killed_under_load(tmp_path: Path, fsync: str) -> None:
     assert bool(crew.told) is (fsync == "everysec")
 
 
+def test_redis_is_killed_and_is_to_write_each_answer_from_now_on(tmp_path: Path) -> None:
+    crew = Crew()
+    with RedisServer(tmp_path, appendonly="yes", appendfsync="everysec") as redis:
+
+        async def main() -> None:
+            await crew.begin(f"unix://{redis.path}")
+            await crew.progress()
+            redis.options["appendfsync"] = "always"
+            redis.restart()
+            await crew.until(lambda: crew.told >= len(crew.readers))
+            await crew.progress()
+            redis.restart()
+            await crew.progress()
+            await crew.finish()
+            await crew.check()
+
+        crew.run(main)
+    assert crew.told == len(crew.readers)
+
+
 def test_redis_is_killed_and_has_kept_nothing(redis: RedisServer) -> None:
     crew = Crew()
 

@@ -209,6 +209,7 @@ class Bench:
             "CONFIG": b"*2\r\n" + bulk(b"appendfsync") + bulk(b"always"),
             "INFO": bulk(info()),
             "SCRIPT": bulk(b"sha"),
+            "HGET": bulk(b"earlier+"),
             "EVALSHA": b"*3\r\n" + bulk(b"epoch") + b":7\r\n" + bulk(b"3"),
         } | answers
         while commands := far.read():
@@ -225,10 +226,10 @@ def test_attaches_with_the_run_of_the_server_before_anything_else() -> None:
     bench = Bench()
     far = bench.attach()
     [session] = bench.sessions
-    assert (session.run, session.attached) == ("abc", scripts.Attached("epoch", 7, 3))
+    assert (session.run, session.attached) == ("abc+", scripts.Attached("epoch", 7, 3))
     assert [c[0] for c in far.commands[:3]] == [b"INFO", b"CONFIG", b"SCRIPT"]
     assert far.commands[-1][1] == scripts.ATTACH.sha
-    assert far.commands[-1][6] == b"abc"
+    assert far.commands[-1][6] == b"abc+"
     assert far.commands[-1][8] == b"1"
 
 
@@ -243,6 +244,13 @@ def test_server_that_forbids_config_is_taken_for_one_that_may_lose_its_last_seco
     far = bench.accept()
     bench.answer(far, CONFIG=b"-NOPERM this user has no permissions\r\n")
     assert far.commands[-1][8] == b"0"
+
+
+def test_first_run_that_writes_each_answer_vouches_for_no_earlier_one() -> None:
+    bench = Bench()
+    far = bench.accept()
+    bench.answer(far, HGET=bulk(b"earlier"))
+    assert (far.commands[-1][6], far.commands[-1][8]) == (b"abc+", b"0")
 
 
 @pytest.mark.parametrize(
