@@ -195,7 +195,7 @@ class Follower:
         self.history.clear(channel)
 
     def forgotten(self, channel: str) -> None:
-        """The author has the channel no more, nor its watchers, if they are on their way."""
+        """Drop a channel that the author has dropped; its subscribers here cannot continue."""
         kept = self.history.channels.get(channel)
         if kept is not None:
             self.history.room.remove(kept)

@@ -85,9 +85,10 @@ class Pollings:
         return self._by_id.get(name)
 
     def is_last(self, name: str) -> bool:
-        """Whether a GET is the last one of a client that has closed its conversation without one.
+        """Whether a GET is the last one of a client that closed its conversation while none waited.
 
-        It is on another connection than the POST that closes, so it may come after that.
+        A client sends the GET and the POST that closes over two connections, so the GET may come
+        second.
         """
         transport = self._by_id.get(name)
         if transport is not None:
