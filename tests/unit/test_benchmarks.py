@@ -670,6 +670,11 @@ def test_the_load_tool_polls_and_upgrades(tmp_path: Path) -> None:
 
 
 class TestFeed:
+    @pytest.fixture(autouse=True)
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Time goes on by 50 µs at each reading, so that a turn has about 50 events."""
+        monkeypatch.setattr(time, "monotonic", itertools.count(1.0, 0.00005).__next__)
+
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         path = tmp_path / "feed"
