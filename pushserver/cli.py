@@ -244,6 +244,18 @@ def _add_serve(commands: Any) -> None:
         metavar="MODULE:NAME",
         help="a WSGI application, such as one of Flask, to serve on the same port",
     )
+    command.add_argument(
+        "--templates",
+        default="",
+        metavar="FOLDER",
+        help="templates of channels, and in place of the server's own pages",
+    )
+    command.add_argument(
+        "--static",
+        default="",
+        metavar="FOLDER",
+        help="scripts, styles and pictures, also in place of the server's own at /static",
+    )
     command.add_argument("--port", help="the port to listen on [default: 8080]")
     command.add_argument("--host", default="", help="the address [default: 127.0.0.1]")
     command.add_argument(
@@ -327,6 +339,7 @@ def _value(text: str) -> object:
 def _check_config(options: Any, out: TextIO) -> None:
     # Imported here, as in _serve: this takes longer than all other imports together.
     from pushserver.config.loader import read, warnings
+    from pushserver.resources.pages import look_problems
     from pushserver.resources.templates import Templates
     from pushserver.server.ports import check_endpoints
     from pushserver.sources.registry import SourceTypes
@@ -339,5 +352,8 @@ def _check_config(options: Any, out: TextIO) -> None:
     # Without a folder here, that of the application counts.
     if folder := config.server.templates or config.server.pages:
         for line in Templates(os.path.abspath(folder)).problems(config.templates):
+            complain(line)
+    if config.server.templates:
+        for line in look_problems(os.path.abspath(config.server.templates)):
             complain(line)
     print(f"{options.file}: good", file=out)

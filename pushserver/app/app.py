@@ -54,12 +54,14 @@ class App:
         *,
         pages: str | PathLike[str] = "",
         templates: str | PathLike[str] = "",
+        static: str | PathLike[str] = "",
         wsgi: Application | None = None,
     ) -> None:
         if wsgi is not None and not callable(wsgi):
             raise ValueError(f"wsgi is {wsgi!r:.80}, expected a WSGI application")
         self.pages = fspath(pages)
         self.templates = fspath(templates)
+        self.static = fspath(static)
         self.wsgi = wsgi
         self.sources: list[AppSource] = []
         self.templates_of_channels: dict[str, str] = {}

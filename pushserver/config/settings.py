@@ -28,7 +28,8 @@ class Server:
     `front_channel`: the channel at `/`; if empty, that of the first source
     (`server.front.front_channel`).
     `pages`: the folder of the user's pages, which are served beside the server's URLs.
-    `templates`: the folder of the templates of channels; if empty, that of the pages.
+    `templates`: the folder of the user's templates: those of channels, and those in place of the
+    server's own. `static`: the folder of files in place of those at `/static`, and beside them.
     `wsgi`: the WSGI application that is served beside them, as MODULE:NAME; empty for that of the
     application, if it has one.
     `compress`: whether WebSocket clients may use permessage-deflate.
@@ -50,6 +51,7 @@ class Server:
     front_channel: str = ""
     pages: str = ""
     templates: str = ""
+    static: str = ""
     wsgi: str = ""
     compress: bool = False
     trusted_proxies: list[str] = field(default_factory=list)

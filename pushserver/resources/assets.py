@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from pushserver.resources.variants import digest_of
+from pushserver.resources.variants import FileVersion, digest_of, version_of
 
 BUNDLE = "bundle"
 """The folder below `static` that `tools/bundle` makes."""
@@ -29,31 +29,50 @@ class Assets:
     With a current bundle they contain the digest of the file, so that browsers may keep it for
     ever. Without one (a source was changed, and `tools/bundle` did not run since) pages load the
     sources, and revalidate them.
+
+    `own`: the folder of the user's files, which take the place of those in `static`. If they
+    replace a source of the bundle, pages load the sources of its scripts or styles.
     """
 
-    def __init__(self, static: Path, bundled: bool | None = None):
+    def __init__(self, static: Path, bundled: bool | None = None, own: str = ""):
         self._static = static
-        self.bundled = is_current(static) if bundled is None else bundled
-        self._urls: dict[str, str] = {}
+        self._own = Path(own) if own else None
+        self._current = is_current(static) if bundled is None else bundled
+        sources = {path.relative_to(static).as_posix() for path in _sources(static)}
+        replaced = {name for name in sources if self._own_file(name) is not None}
+        styles = {name for name in replaced if name.endswith(".css")}
+        self.scripts_bundled = self._current and replaced == styles
+        self.styles = ("bundle/page.css",) if self._current and not styles else STYLES
+        self._urls: dict[str, tuple[FileVersion, str]] = {}
+
+    def _own_file(self, name: str) -> Path | None:
+        path = None if self._own is None else self._own / name
+        return path if path is not None and path.is_file() else None
 
     def url(self, name: str) -> str:
-        """The path of this file below `static`, with its version."""
-        if not self.bundled:
+        """The path of this file below `static`, with its version; raises LookupError."""
+        own = self._own_file(name)
+        if own is None and not self._current:
             return name
-        if name not in self._urls:
-            digest = digest_of((self._static / name).read_bytes())
-            self._urls[name] = f"{name}?v={digest}"
-        return self._urls[name]
+        # The server's own files do not change while it runs.
+        version = () if own is None else version_of(own.stat())
+        known = self._urls.get(name)
+        if known is None or known[0] != version:
+            try:
+                digest = digest_of((own or self._static / name).read_bytes())
+            except OSError as error:
+                raise LookupError(f"static file {name!r:.100}: {error.strerror}") from None
+            known = self._urls[name] = version, f"{name}?v={digest}"
+        return known[1]
 
     def preload(self, root: str, entry: str) -> str:
         """The Link header of the page with this entry; `root` as in the page."""
-        if not self.bundled:
+        if not self._current:
             return ""
-        links = (
-            ("bundle/page.css", "preload; as=style"),
-            ("js/theme.js", "preload; as=script"),
-            (f"bundle/{entry}.js", "modulepreload"),
-        )
+        links = [(name, "preload; as=style") for name in self.styles]
+        links.append(("js/theme.js", "preload; as=script"))
+        if self.scripts_bundled:
+            links.append((f"bundle/{entry}.js", "modulepreload"))
         return ", ".join(f"<{root}/static/{self.url(name)}>; rel={rel}" for name, rel in links)
 
 

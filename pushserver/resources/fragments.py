@@ -24,6 +24,7 @@ from pushserver.resources.fragment_functions import FragmentFunction, Publicatio
 from pushserver.resources.templates import Templates
 from pushserver.sources.engine.record import describe
 from pushserver.usercode.rate import LogLimiter
+from pushserver.usercode.share import TOO_MUCH, Share
 from pushserver.usercode.tracebacks import own_part
 
 MAX_BYTES = 8_388_608
@@ -31,11 +32,6 @@ MAX_BYTES = 8_388_608
 
 ENTRY_BYTES = 512
 """The memory of a fragment besides its text, roughly."""
-
-MOST_SECONDS = 1.0
-SHARE = 0.25
-"""The fragments of one template or function take `MOST_SECONDS` at once, and this part of the time
-in the long run. All clients wait for each."""
 
 FRAGMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "html": ("", ("",)),
@@ -90,7 +86,7 @@ class Fragments:
         self._bytes = 0
         self._failures: dict[str, FragmentFailure] = {}
         self._limiters: dict[str, LogLimiter] = {}
-        self._spent: dict[str, _Spent] = {}
+        self._shares: dict[str, Share] = {}
         html = html_fragments(self.make)
         self._representations = {("html", ""): html, ("htmx", ""): html}
         for action in ACTIONS:
@@ -106,7 +102,7 @@ class Fragments:
         self._templates = Templates(folder) if folder else None
         self._made.clear()
         self._bytes = 0
-        for table in (self._failures, self._limiters, self._spent):
+        for table in (self._failures, self._limiters, self._shares):
             table.clear()
         for name in names:
             try:
@@ -148,15 +144,15 @@ class Fragments:
             # A reload has removed the template of a stream that is still open.
             return b""
         name = template if function is None else function.name
-        spent, started = self._spent.setdefault(name, _Spent()), self._monotonic()
-        if spent.is_too_much(started):
+        share, started = self._shares.setdefault(name, Share()), self._monotonic()
+        if share.is_used_up(started):
             self._too_slow(name, row.channel)
             return None
         if function is None:
             made = self._by_template(name, row)
         else:
             made = self._by_function(function, row)
-        spent.add(self._monotonic() - started)
+        share.add(self._monotonic() - started)
         return made
 
     def _by_template(self, name: str, row: Publication) -> bytes | None:
@@ -206,9 +202,7 @@ class Fragments:
             )
 
     def _too_slow(self, name: str, channel: str) -> None:
-        problem = (
-            f"takes more than {SHARE:.0%} of the time of the server, and is not called for all"
-        )
+        problem = f"{TOO_MUCH}, and is not called for all"
         more = self._note(name, channel, problem)
         if more is not None:
             self._log.error(
@@ -224,25 +218,6 @@ class Fragments:
         """Keep a failure for the status; return the end of its line in the log, None for none."""
         self._failures[name] = FragmentFailure(name, channel, error, round(self._clock(), 3))
         return self._limiters.setdefault(name, LogLimiter()).suffix(self._monotonic())
-
-
-class _Spent:
-    """The seconds that something took; they are forgotten at the rate of SHARE."""
-
-    __slots__ = ("_at", "_seconds")
-
-    def __init__(self) -> None:
-        self._at = 0.0
-        self._seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        self._seconds += seconds
-
-    def is_too_much(self, now: float) -> bool:
-        """Whether it has taken too much by this time of the steady clock."""
-        self._seconds = max(0.0, self._seconds - SHARE * (now - self._at))
-        self._at = now
-        return self._seconds > MOST_SECONDS
 
 
 def _size(made: bytes | None) -> int:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from twisted.logger import Logger
 
 from pushserver import __version__
-from pushserver.resources.assets import STYLES, Assets
+from pushserver.resources.assets import Assets
+from pushserver.resources.templates import OWN_NAMES, Templates
+from pushserver.usercode.rate import LogLimiter
+from pushserver.usercode.share import TOO_MUCH, Share
 from pushserver.web.document import Document
+from pushserver.web.resource import RETRY, Refusal
 
 LIST_SIZE = 10
 CLIENT = "vendor/centrifuge-5.8.0/centrifuge.js"
@@ -28,18 +34,52 @@ def asset_folder(name: str) -> Path:
 
 
 class Pages:
-    """Renders the templates, with the URLs of these assets."""
+    """Renders the templates, with the URLs of these assets.
 
-    def __init__(self, assets: Assets | None = None) -> None:
+    The user's templates take the place of the server's own, file by file; an error in one costs
+    its page alone. `monotonic` is the steady clock. `development`: read templates anew after a
+    change, and show their errors to readers.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        assets: Assets | None = None,
+        development: bool = False,
+    ):
+        self._monotonic = monotonic
+        self._development = development
         self._assets = Assets(asset_folder("static")) if assets is None else assets
-        self._templates = Environment(
-            loader=FileSystemLoader(asset_folder("templates")),
-            autoescape=True,
-            undefined=StrictUndefined,
-        )
-        self._templates.globals.update(
-            asset=self._assets.url, bundled=self._assets.bundled, styles=STYLES
-        )
+        self._own = self._templates = self._make("")
+        self._shares: dict[str, Share] = {}
+        self._limiters: dict[str, LogLimiter] = {}
+
+    def use(self, templates: str, static: str) -> None:
+        """Use the templates and the static files of these folders from now on; "" for none.
+
+        Logs the errors of the templates. No step may fail.
+        """
+        self._assets = Assets(asset_folder("static"), own=static)
+        self._own = self._make("")
+        self._templates = self._make(templates) if templates else self._own
+        self._shares.clear()
+        self._limiters.clear()
+        for name in names_of(templates):
+            try:
+                self._templates.check(name)
+            except Exception as error:
+                self._failed(name, self._templates.describe(name, error))
+
+    def _make(self, folder: str) -> Templates:
+        own = str(asset_folder("templates"))
+        names = {
+            "asset": self._assets.url,
+            "bundled": self._assets.scripts_bundled,
+            "styles": self._assets.styles,
+        }
+        return Templates(folder or own, own, names, self._development)
 
     def channel(
         self,
@@ -53,7 +93,8 @@ class Pages:
         """The live page of a channel; `root` is the relative path to the server's root.
 
         `operator`: whether the page shows failures of sources and handlers, and a form that
-        publishes. `login`: whether it has a field for a token or key from the beginning.
+        publishes. `login`: whether it has a field for a token or key from the beginning. Raises
+        Refusal if the user's template fails.
         """
         html = self._render(
             "channel.html",
@@ -68,13 +109,69 @@ class Pages:
         return Document(html, self._assets.preload(root, "live"))
 
     def channels(self, root: str, login: bool = False) -> Document:
-        """The list of channels; `root` and `login` as for `channel`."""
+        """The list of channels; `root`, `login` and errors as for `channel`."""
         html = self._render("channels.html", root=root, operator=True, login=login)
         return Document(html, self._assets.preload(root, "channels"))
 
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:
-        """The page for an error; `root` is the relative path to the server's root."""
-        return self._render("error.html", status=status, title=title, detail=detail, root=root)
+        """The page for an error; `root` is the relative path to the server's root.
 
-    def _render(self, template: str, **values: object) -> bytes:
-        return self._templates.get_template(template).render(version=__version__, **values).encode()
+        If the user's template fails, it is the server's own.
+        """
+        values = {"status": status, "title": title, "detail": detail, "root": root}
+        try:
+            return self._render("error.html", **values)
+        except Refusal:
+            return _encoded(self._own.render("error.html", {"version": __version__, **values}))
+
+    def _render(self, name: str, **values: object) -> bytes:
+        """Render a template; raises Refusal if it fails, or takes too much time."""
+        known: Mapping[str, object] = {"version": __version__, **values}
+        if self._templates is self._own:
+            return _encoded(self._own.render(name, known))
+        share, started = self._shares.setdefault(name, Share()), self._monotonic()
+        if share.is_used_up(started):
+            self._failed(name, f"{name} {TOO_MUCH}, and is not rendered for all")
+            raise Refusal(503, "the server has no time for this page now", RETRY)
+        try:
+            return _encoded(self._templates.render(name, known))
+        except Exception as error:
+            problem = self._templates.explain(name, error)
+            self._failed(name, problem)
+            text = problem if self._development else "internal server error"
+            raise Refusal(500, text) from None
+        finally:
+            share.add(self._monotonic() - started)
+
+    def _failed(self, name: str, problem: str) -> None:
+        more = self._limiters.setdefault(name, LogLimiter()).suffix(self._monotonic())
+        if more is not None:
+            self._log.error(
+                "the page {name} failed{more}: {problem}",
+                name=name,
+                problem=problem,
+                more=more,
+                event_name="page_failed",
+            )
+
+
+def names_of(folder: str) -> Iterator[str]:
+    """The templates of pages in the user's folder; none for ""."""
+    for name in OWN_NAMES if folder else ():
+        if os.path.isfile(os.path.join(folder, name)):
+            yield name
+
+
+def look_problems(folder: str) -> Iterator[str]:
+    """The errors of the user's templates of pages, a line for each."""
+    templates = Templates(folder, str(asset_folder("templates")))
+    for name in names_of(folder):
+        try:
+            templates.check(name)
+        except Exception as error:
+            yield f"templates: {templates.describe(name, error)}"
+
+
+def _encoded(html: str) -> bytes:
+    # Published texts may have lone surrogates.
+    return html.encode("utf-8", "replace")

@@ -163,17 +163,25 @@ def warn_of_hidden_files(files: StaticFiles, application: object) -> None:
             )
 
 
-def pages_folder(path: str, private: Iterable[str]) -> str:
-    """Return the absolute path of the folder with the user's pages.
+def existing_folder(setting: str, path: str) -> str:
+    """Return the absolute path of the folder of this setting; raises StartFailed without it."""
+    folder = os.path.abspath(path)
+    if not os.path.isdir(folder):
+        raise StartFailed(f"{setting} = {path!r}: there is no folder {folder}", Path(folder))
+    return folder
+
+
+def public_folder(setting: str, path: str, private: Iterable[str]) -> str:
+    """Return the absolute path of a folder whose files everybody can read.
 
     Raises StartFailed if the folder does not exist, or if it contains one of the `private` files;
     empty paths of those are ignored.
     """
-    folder = os.path.abspath(path)
-    if not os.path.isdir(folder):
-        raise StartFailed(f"pages = {path!r}: there is no folder {folder}", Path(folder))
+    folder = existing_folder(setting, path)
     for file in filter(None, private):
         if within(file, folder):
             problem = f"everybody could read {os.path.abspath(file)}"
-            raise StartFailed(f"pages = {path!r}: {problem}; take a folder with pages only")
+            raise StartFailed(
+                f"{setting} = {path!r}: {problem}; take a folder with public files only"
+            )
     return folder

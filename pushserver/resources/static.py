@@ -15,7 +15,7 @@ from twisted.web.http import CACHED, NOT_MODIFIED, stringToDatetime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.resources.variants import VariantCache, Variants
+from pushserver.resources.variants import FileVersion, VariantCache, Variants, version_of
 from pushserver.web.accept import coding
 from pushserver.web.mount import abort, surroundings, to_folder
 from pushserver.web.resource import NotFound, Refusal, header, refuse
@@ -148,14 +148,15 @@ class StaticFiles(File):
         return super().makeProducer(request, file)
 
     def _send(self, request: Request, status: os.stat_result) -> bytes | int:
-        # The time alone is not enough: a file may change twice in a second, and a copy may have
-        # the time of its original.
-        version = (status.st_mtime_ns, status.st_size, status.st_ino)
+        version = version_of(status)
         variants = self._variants(version)
         for name, value in self._headers(request, variants).items():
             request.setHeader(name, value)
         chosen = _coding(request, variants)
-        tag = b'"%x-%x-%x%b"' % (*version, f"-{chosen}".encode() if chosen else b"")
+        tag = b'"%b%b"' % (
+            b"-".join(b"%x" % part for part in version),
+            f"-{chosen}".encode() if chosen else b"",
+        )
         _drop_unsafe_conditions(request, tag, status.st_size)
         answer: bytes | int = b""
         if request.setETag(tag) is not CACHED:
@@ -168,7 +169,7 @@ class StaticFiles(File):
         request.finish()
         return NOT_DONE_YET
 
-    def _variants(self, version: tuple[int, ...]) -> Variants | None:
+    def _variants(self, version: FileVersion) -> Variants | None:
         """The compressed forms of the file, if it has them."""
         return None
 
@@ -182,12 +183,16 @@ class StaticFiles(File):
         return NOT_DONE_YET
 
     def _headers(self, request: Request, variants: Variants | None) -> Mapping[bytes, bytes]:
-        # The URL of a vendored file contains its version, and so may that of one of our own. All
-        # others are revalidated each time, and mostly answered with 304.
-        immutable = "vendor" in Path(self.path).relative_to(self._root).parts or (
-            variants is not None and request.args.get(b"v") == [variants.digest.encode()]
-        )
+        # A URL may contain the version of its file. All others are revalidated each time, and
+        # mostly answered with 304.
+        versions = request.args.get(b"v")
+        immutable = variants is not None and versions == [variants.digest.encode()]
+        immutable = immutable or self._has_version()
         return {b"cache-control": b"max-age=31536000, immutable" if immutable else b"no-cache"}
+
+    def _has_version(self) -> bool:
+        """Whether the path of the file contains its version, as that of a vendored file."""
+        return "vendor" in Path(self.path).relative_to(self._root).parts
 
 
 class PublicFiles(StaticFiles):
@@ -215,8 +220,34 @@ class PublicFiles(StaticFiles):
             headers[b"vary"] = b"accept-encoding"
         return headers
 
-    def _variants(self, version: tuple[int, ...]) -> Variants | None:
+    def _variants(self, version: FileVersion) -> Variants | None:
         return _cache.get(self.path, version) if _suffix(self.path) in COMPRESSED else None
+
+
+class OwnPublicFiles(PublicFiles):
+    """The user's files at the URLs of the server's own."""
+
+    def _has_version(self) -> bool:
+        return False
+
+
+class OverlaidFiles(PublicFiles):
+    """The server's own files, with those of the user in their place."""
+
+    def __init__(self, path: str, root: str = "", own: OwnPublicFiles | None = None):
+        super().__init__(path, root)
+        self._own = own
+
+    def createSimilarFile(self, path: str) -> StaticFiles:
+        return PublicFiles(path, self._root)
+
+    def finds(self, segments: Sequence[bytes]) -> bool:
+        return (self._own is not None and self._own.finds(segments)) or super().finds(segments)
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> Any:
+        if self._own is not None and self._own.finds([path, *(request.postpath or ())]):
+            return self._own.getChildWithDefault(path, request)
+        return super().getChildWithDefault(path, request)
 
 
 _cache = VariantCache()

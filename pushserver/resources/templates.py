@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from traceback import extract_tb
+from types import MappingProxyType
 from typing import Any
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateNotFound, TemplateSyntaxError, nodes
+from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
+    FileSystemLoader,
+    PrefixLoader,
+    StrictUndefined,
+    TemplateNotFound,
+    TemplateSyntaxError,
+    nodes,
+)
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_TURNS = 20_000
@@ -21,6 +31,17 @@ MAX_OUTPUT = 1_048_576
 
 MAX_NUMBER_BITS = 4_096
 """The size of a product or a power."""
+
+
+PREFIX = "pushserver"
+"""The folder in the names of the server's own templates."""
+
+OWN_NAMES = ("channel.html", "channels.html", "error.html", "login.html", "page.html")
+"""The server's own templates."""
+
+LINES_AROUND = 3
+MOST_COLUMNS = 200
+"""The lines before and after that of an error, and their characters."""
 
 
 class TooMuch(Exception):
@@ -40,11 +61,27 @@ class Missing(StrictUndefined):
 
 
 class Templates:
-    """The templates in a folder; each is read once."""
+    """The templates in a folder; each is read once.
 
-    def __init__(self, folder: str):
+    `behind`: the folder of those that it does not have, which are `pushserver/NAME` too.
+    `globals_`: names that all templates know. `fresh`: read a file that has changed anew.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        behind: str = "",
+        globals_: Mapping[str, Any] = MappingProxyType({}),
+        fresh: bool = False,
+    ):
         self.folder = folder
-        self._environment = _Environment(folder)
+        self._folders = tuple(filter(None, (folder, behind)))
+        loader: BaseLoader = FileSystemLoader(self._folders)
+        if behind:
+            own = PrefixLoader({PREFIX: FileSystemLoader(behind)})
+            loader = ChoiceLoader([own, loader])
+        self._environment = _Environment(loader, fresh)
+        self._environment.globals.update(globals_)
 
     def check(self, name: str) -> None:
         """Raise the error of a template that is missing or invalid."""
@@ -68,14 +105,42 @@ class Templates:
             return f"there is no {error.name!r:.200} in {self.folder}"
         if isinstance(error, TemplateSyntaxError):
             return f"{error.name or name}, line {error.lineno}: {error.message}"
-        # Jinja2 gives the frames of templates the names and lines of their files.
-        lines = [
-            f"{Path(frame.filename).name}, line {frame.lineno}: "
-            for frame in extract_tb(error.__traceback__)
-            if Path(frame.filename).is_relative_to(self.folder)
-        ]
+        place = self._place(error)
+        where = f"{self._name(place[0])}, line {place[1]}" if place else name
         kind = "" if isinstance(error, TooMuch) else f"{type(error).__name__}: "
-        return f"{lines[-1] if lines else f'{name}: '}{kind}{error}"
+        return f"{where}: {kind}{error}"
+
+    def explain(self, name: str, error: BaseException) -> str:
+        """The error of a template with the lines around its place."""
+        text, place = self.describe(name, error), self._place(error)
+        if place is None:
+            return text
+        try:
+            lines = Path(place[0]).read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return text
+        first = max(0, place[1] - 1 - LINES_AROUND)
+        shown = [
+            f"{'>' if number == place[1] else ' '} {number:4} | {line[:MOST_COLUMNS]}"
+            for number, line in enumerate(lines[first : place[1] + LINES_AROUND], first + 1)
+        ]
+        return "\n".join((text, "", *shown))
+
+    def _place(self, error: BaseException) -> tuple[str, int] | None:
+        """The file and the line of an error, if they are known."""
+        if isinstance(error, TemplateSyntaxError):
+            return None if error.filename is None else (error.filename, error.lineno)
+        # Jinja2 gives the frames of templates the names and lines of their files.
+        places = [
+            (frame.filename, frame.lineno or 1)
+            for frame in extract_tb(error.__traceback__)
+            if any(Path(frame.filename).is_relative_to(folder) for folder in self._folders)
+        ]
+        return places[-1] if places else None
+
+    def _name(self, file: str) -> str:
+        folder = next(one for one in self._folders if Path(file).is_relative_to(one))
+        return Path(file).relative_to(folder).as_posix()
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -83,10 +148,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "**"})
 
-    def __init__(self, folder: str):
-        super().__init__(
-            loader=FileSystemLoader(folder), autoescape=True, undefined=Missing, auto_reload=False
-        )
+    def __init__(self, loader: BaseLoader, fresh: bool):
+        super().__init__(loader=loader, autoescape=True, undefined=Missing, auto_reload=fresh)
         self._left = 0
         self.globals["range"] = _range
         del self.globals["lipsum"]
@@ -116,6 +179,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         filename: str | None,
         defer_init: bool = False,
     ) -> str:
+        for parent in source.find_all(nodes.Extends):
+            if isinstance(parent.template, nodes.Const) and parent.template.value == name:
+                problem = "it extends itself"
+                if name in OWN_NAMES:
+                    problem += f"; the server's own is {PREFIX}/{name}"
+                raise TemplateSyntaxError(problem, parent.lineno, name, filename)
         kinds = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)
         bodies: list[Any] = [source, *source.find_all(kinds)]
         for node in bodies:

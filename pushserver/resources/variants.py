@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,6 +15,15 @@ ENTRY_BYTES = 1_000
 """Of an entry without its compressed forms: its path, its key, its digest and their objects."""
 
 FileVersion = tuple[int, ...]
+
+
+def version_of(status: os.stat_result) -> FileVersion:
+    """The version of a file.
+
+    The time alone is not enough: a file may change twice in a second, and a copy may have the time
+    of its original.
+    """
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +62,11 @@ class VariantCache:
             self._entries.move_to_end(key)
             return found
         try:
-            found = _read(path)
+            # A longer one, which can only be the user's, would take too long.
+            found = _read(path) if os.path.getsize(path) <= self._max_bytes else None
         except OSError:
+            return None
+        if found is None:
             return None
         self._entries[key] = found
         self._bytes += found.size

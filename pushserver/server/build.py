@@ -86,6 +86,8 @@ def build(
     wsgi: Application | None = None,
     place: Place | None = None,
     holding: Holding | None = None,
+    templates_beside: str = "",
+    development: bool = False,
 ) -> PushService:
     """Put the server together; nothing listens, ticks or is opened before the start.
 
@@ -97,6 +99,8 @@ def build(
     by default that of `app`. `place`: that of this process, if the server has several. A worker
     uses the log and the application of the main process, and not the store and the sources of its
     `config`; it listens when it is told. `holding`: the reactor of the ports of a main process.
+    `templates_beside`: the folder of the templates of channels if none is configured.
+    `development`: show the errors of pages to their readers.
     """
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
@@ -177,10 +181,11 @@ def build(
         ServerFacts(node, peers, readiness, storage, measures),
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
-        Pages(),
+        Pages(monotonic, development=development),
         Fragments(history.options, clock, monotonic, {} if app is None else app.fragments),
         shortcuts,
         beside,
+        templates_beside,
         gateway,
         following is None,
         relays,
@@ -252,19 +257,23 @@ def build(
 
 
 def with_app(config: Config, app: App) -> Config:
-    """The configuration with the pages and templates of the application.
+    """The configuration with the pages, templates and static files of the application.
 
     It has no default source. A template in the table of a channel precedes what the application
     has for this channel; one of a namespace does not.
     """
     server = config.server
-    pages, templates = server.pages or app.pages, server.templates or app.templates
+    server = replace(
+        server,
+        pages=server.pages or app.pages,
+        templates=server.templates or app.templates,
+        static=server.static or app.static,
+    )
     channels = {**config.channels}
     for name in {**app.templates_of_channels, **app.fragments}:
         # Empty: a worker has no function, and asks the main process for the fragments.
         template = app.templates_of_channels.get(name, "")
         channels[name] = {"template": template, **channels.get(name, {})}
-    server = replace(server, pages=pages, templates=templates)
     config = replace(config, server=server, channels=channels)
     return app.adjust(without_default_source(config))
 

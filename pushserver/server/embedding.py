@@ -17,11 +17,12 @@ from pushserver.server.loading import load_wsgi, loading
 from pushserver.server.options import (
     Options,
     configure,
+    folder_of,
     main_file,
     shortcuts,
+    with_look,
     with_one_process,
     with_pages,
-    with_templates,
 )
 from pushserver.server.service import PushService
 from pushserver.usercode.reactor import Reactor
@@ -36,8 +37,10 @@ class PushServer(App):
     relative path is relative to the current folder. `[server] pages` of the configuration takes
     precedence.
 
-    `templates`: the folder of the templates of channels, by default that of the pages, or that of
-    the application's file. `[server] templates` takes precedence.
+    `templates`: the folder of templates: of channels, and in place of the server's own. Without it,
+    those of channels are in the folder of the pages, or of the application's file. `static`: the
+    folder of files in place of the server's own at `/static`, and beside them. `[server] templates`
+    and `[server] static` take precedence.
 
     `wsgi`: a WSGI application, such as a Flask object, which answers all requests that are not for
     the server's own URLs. `--wsgi` and `[server] wsgi` take precedence.
@@ -103,9 +106,16 @@ class PushServer(App):
         options = Options()
         options["config"] = path
         config = with_app(configure(options, os.environ, application=True), self)
-        config = with_templates(with_pages(config, path, main_file()), main_file())
+        config = with_look(with_pages(config, path, main_file()), path, main_file())
         config = with_one_process(config, "in a program that contains the server")
         config = replace(config, server=replace(config.server, listen=list(listen)))
         on = shortcuts(os.environ)
         wsgi = load_wsgi(config.server.wsgi) if config.server.wsgi else None
-        return build(config, cast(Reactor, reactor), app=self, shortcuts=on, wsgi=wsgi)
+        return build(
+            config,
+            cast(Reactor, reactor),
+            app=self,
+            shortcuts=on,
+            wsgi=wsgi,
+            templates_beside=folder_of(main_file()),
+        )

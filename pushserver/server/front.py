@@ -78,6 +78,7 @@ class Base:
     fragments: Fragments
     shortcuts: bool
     beside: str
+    templates_beside: str
     gateway: Gateway | None = None
     runs_sources: bool = True
     relays: Relays | None = None

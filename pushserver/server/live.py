@@ -114,6 +114,11 @@ class Live:
         """The present configuration."""
         return self._front.config
 
+    @property
+    def templates_beside(self) -> str:
+        """The folder of the templates of channels if none is configured."""
+        return self._base.templates_beside
+
     # --- requests ---------------------------------------
 
     def allow(self, load: Callable[[], Config]) -> None:
@@ -240,7 +245,8 @@ class Live:
             node.history.reconfigure(config.channel_options())
         # Also if no setting has changed: a template may have.
         names = config.templates if base.runs_sources else ()
-        base.fragments.use(templates_folder(config, base.beside), names)
+        base.fragments.use(templates_folder(config, base.templates_beside), names)
+        base.pages.use(config.server.templates, config.server.static)
         node.replays.clear()
         accepts_tokens = front.verifier is not None
         self._site.reconfigure(front.root, limits, front.shortcut, front.trust, accepts_tokens)
@@ -291,7 +297,7 @@ def _tables(config: Config) -> tuple[object, ...]:
 
 
 def templates_folder(config: Config, beside: str) -> str:
-    """The folder of templates; `beside`: that of the application's file."""
+    """The folder of the templates of channels; `beside`: the one if none is configured."""
     return config.server.templates or config.server.pages or beside
 
 

@@ -17,12 +17,13 @@ from pushserver.app.app import App
 from pushserver.config.loader import read, warnings
 from pushserver.config.settings import Config, Types
 from pushserver.errors import InvalidConfig, StartFailed
-from pushserver.resources.root import pages_folder
+from pushserver.resources.root import existing_folder, public_folder
 from pushserver.server import signals
 from pushserver.server.address import LOOPBACK, PORT, host_and_port
 from pushserver.server.build import build, with_app, without_default_source
 from pushserver.server.config_file import read_again
 from pushserver.server.exit_status import ExitStatus
+from pushserver.server.live import templates_folder
 from pushserver.server.loading import file_of, load, load_wsgi
 from pushserver.server.log_output import daemon_observer
 from pushserver.server.logging import escape_output
@@ -56,6 +57,8 @@ class Options(usage.Options):
         ["config", "c", None, "Configuration file (TOML)."],
         ["app", "a", None, "Application to run, such as ticker:app or ticker.py."],
         ["wsgi", None, None, "WSGI application to serve, such as web:app (of Flask or Django)."],
+        ["templates", None, None, "Folder of templates, also in place of the server's own."],
+        ["static", None, None, "Folder of files in place of the server's own at /static."],
         ["host", None, None, f"Address to listen on. [default: {LOOPBACK}]"],
         ["port", "p", None, f"Port to listen on. [default: {PORT}]"],
         ["workers", None, None, "Processes for the connections, or auto. [default: 1]"],
@@ -68,7 +71,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         # In optParameters, the help would have "[default: ]" for each.
-        self.update(config="", app="", wsgi="", host="", listen=[])
+        self.update(config="", app="", wsgi="", templates="", static="", host="", listen=[])
 
     def opt_listen(self, endpoint: str) -> None:
         """ENDPOINT to listen on, in place of --host and --port; repeatable."""
@@ -133,6 +136,14 @@ def watch(options: Options) -> Watched | None:
     return Watched(folders, [Path(options["config"])] if options["config"] else (), again)
 
 
+def watched_look(config: Config, beside: str) -> Watched:
+    """The templates and static files of a configuration; for `beside` see `build`."""
+    server = config.server
+    folders = [Path(folder) for folder in (server.templates, server.static) if folder]
+    of_channels = Path(templates_folder(config, beside))
+    return Watched(folders, [of_channels / name for name in config.templates], suffix="")
+
+
 def load_app(options: Options) -> App | None:
     """The application of the options, if they name one; raises StartFailed."""
     return load(options["app"]) if options["app"] else None
@@ -155,7 +166,9 @@ def make_service(
     if handlers is not None:
         handlers.reload = service.live.request
     if watched is not None:
-        Reloader(reactor, watched).setServiceParent(service)
+        live = service.live
+        look = watched_look(live.config, live.templates_beside)
+        Reloader(reactor, watched, look, live.request).setServiceParent(service)
     return service
 
 
@@ -185,8 +198,8 @@ def make(
     if config.server.wsgi:
         wsgi = load_wsgi(config.server.wsgi)
         # Its file is known now.
-        with_pages(config, file_of(config.server.wsgi))
-    beside = "" if app is None or not private else os.path.dirname(os.path.abspath(private))
+        with_look(with_pages(config, file_of(config.server.wsgi)), file_of(config.server.wsgi))
+    beside = "" if app is None else folder_of(private)
     crew = make_crew(config, environment, reactor)
     service = build(
         config,
@@ -195,6 +208,8 @@ def make(
         app=app,
         shortcuts=on,
         beside=beside,
+        templates_beside=beside,
+        development=bool(options["reload"]),
         wsgi=wsgi,
         place=None if crew is None else crew.place,
         holding=None if crew is None else crew.holding,
@@ -224,8 +239,8 @@ def complete(
     """The configuration of a server with these options; raises StartFailed."""
     application = app is not None or bool(options["app"])
     config = configure(options, environment, types, application)
-    if options["wsgi"]:
-        config = replace(config, server=replace(config.server, wsgi=options["wsgi"]))
+    given = {name: options[name] for name in ("wsgi", "templates", "static") if options[name]}
+    config = replace(config, server=replace(config.server, **given))
     if app is not None:
         config = with_app(config, app)
     elif config.server.wsgi:
@@ -234,7 +249,7 @@ def complete(
         levels = {**config.log.levels, "connections": "debug"}
         config = replace(config, log=replace(config.log, levels=levels))
     config = with_pages(config, options["config"], _private(options))
-    config = with_templates(config, "" if app is None else _private(options))
+    config = with_look(config, options["config"], _private(options))
     if options["reload"]:
         config = with_one_process(config, "with --reload")
         if not config.store.path:
@@ -269,29 +284,38 @@ def with_pages(config: Config, *private: str) -> Config:
 
     Raises StartFailed, also if one of the `private` files, the store or a secret is in it.
     """
-    if not config.server.pages:
+    return _with_public_folder(config, "pages", private)
+
+
+def with_look(config: Config, *private: str) -> Config:
+    """The configuration with the absolute folders of templates and static files, if there are any.
+
+    Raises StartFailed if one does not exist, and for a private file in that of static files, as
+    `with_pages`.
+    """
+    config = _with_public_folder(config, "static", private)
+    given = config.server.templates
+    if not given:
+        return config
+    path = existing_folder("templates", given)
+    return replace(config, server=replace(config.server, templates=path))
+
+
+def _with_public_folder(config: Config, setting: str, private: Sequence[str]) -> Config:
+    given = getattr(config.server, setting)
+    if not given:
         return config
     secrets = [source.options.get("secret_file", "") for source in config.sources.values()]
     secrets += [key.file for key in config.auth.keys.values()]
     secrets += [key.file for key in config.auth.token_keys]
-    folder = pages_folder(config.server.pages, (config.store.path, *secrets, *private))
-    return replace(config, server=replace(config.server, pages=folder))
+    folder = public_folder(setting, given, (config.store.path, *secrets, *private))
+    changed: dict[str, Any] = {setting: folder}
+    return replace(config, server=replace(config.server, **changed))
 
 
-def with_templates(config: Config, private: str) -> Config:
-    """The configuration with the absolute folder of templates, if there is one.
-
-    If it has none, that is the folder of the pages, or that of the application's file, `private`.
-    Raises StartFailed if a configured one does not exist.
-    """
-    given, server = config.server.templates, config.server
-    folder = given or server.pages or (os.path.dirname(private) or "." if private else "")
-    if not folder:
-        return config
-    path = os.path.abspath(folder)
-    if given and not os.path.isdir(path):
-        raise StartFailed(f"templates = {given!r}: there is no folder {path}", Path(path))
-    return replace(config, server=replace(server, templates=path))
+def folder_of(file: str) -> str:
+    """The absolute path of the folder of a file; empty for none."""
+    return os.path.dirname(os.path.abspath(file)) if file else ""
 
 
 def main_file() -> str:

@@ -40,11 +40,21 @@ _SKIPPED = {"__pycache__", "node_modules", "site-packages"}
 
 
 class Watched:
-    """The Python files below some folders, and other files, with their times."""
+    """The files below some folders, and other files, with their times."""
 
-    def __init__(self, folders: Sequence[Path], files: Sequence[Path] = (), again: bool = False):
-        """Changes from now on are noticed. `again`: such a change has started this program."""
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        files: Sequence[Path] = (),
+        again: bool = False,
+        suffix: str = ".py",
+    ):
+        """Changes from now on are noticed. `again`: such a change has started this program.
+
+        `suffix` ends the names of the files below the folders.
+        """
         self.again = again
+        self._suffix = suffix
         self._folders = folders
         self._files = list(files)
         self._seen = self._times()
@@ -58,9 +68,15 @@ class Watched:
         changed = self._times().items() ^ self._seen.items()
         return min((path for path, _ in changed), default=None)
 
+    def look_again(self) -> Path | None:
+        """The first file that has changed since the last call, if any has."""
+        changed = self.changed()
+        self._seen = self._times()
+        return changed
+
     def _times(self) -> dict[Path, int]:
         times = {}
-        for path in (*_sources(self._folders), *self._files):
+        for path in (*_sources(self._folders, self._suffix), *self._files):
             try:
                 times[path] = path.stat().st_mtime_ns
             except OSError:
@@ -69,11 +85,22 @@ class Watched:
 
 
 class Reloader(Service):
-    """Stops the reactor when a watched file has changed, and starts the program again."""
+    """Stops the reactor when a watched file has changed, and starts the program again.
+
+    `look`: the templates and static files, after whose changes the server only calls `read_look`.
+    """
 
     _log = Logger()
 
-    def __init__(self, reactor: Reactor, watched: Watched):
+    def __init__(
+        self,
+        reactor: Reactor,
+        watched: Watched,
+        look: Watched | None = None,
+        read_look: Callable[[str], object] = str,
+    ):
+        self._look = look
+        self._read_look = read_look
         self._reactor = reactor
         self._watched = watched
         self._loop = LoopingCall(self._check)
@@ -110,6 +137,8 @@ class Reloader(Service):
             self._restarting = True
             self._loop.stop()
             self._reactor.stop()
+        elif self._look is not None and (path := self._look.look_again()) is not None:
+            self._read_look(f"a change of {path}")
 
     def _end(self) -> None:
         # A signal during the stop takes precedence; the process then ends without atexit.
@@ -170,8 +199,8 @@ def history_file() -> str:
     return str(Path(_kept, _HISTORY))
 
 
-def _sources(folders: Sequence[Path]) -> Iterator[Path]:
-    """The Python files below the folders, without environments and caches."""
+def _sources(folders: Sequence[Path], suffix: str) -> Iterator[Path]:
+    """The files below the folders whose names end so, without environments and caches."""
     for inside, names, files in itertools.chain.from_iterable(map(os.walk, folders)):
         names[:] = [
             name
@@ -181,7 +210,7 @@ def _sources(folders: Sequence[Path]) -> Iterator[Path]:
             and not Path(inside, name, "pyvenv.cfg").exists()
         ]
         for file in files:
-            if file.endswith(".py"):
+            if file.endswith(suffix):
                 yield Path(inside, file)
 
 

@@ -30,7 +30,12 @@ from pushserver.resources.root import (
     warn_of_hidden_files,
 )
 from pushserver.resources.socketio import SocketIOResource
-from pushserver.resources.static import PublicFiles, StaticFiles
+from pushserver.resources.static import (
+    OverlaidFiles,
+    OwnPublicFiles,
+    PublicFiles,
+    StaticFiles,
+)
 from pushserver.resources.status import StatusResource
 from pushserver.resources.top import Load
 from pushserver.server.inside import Relays
@@ -63,7 +68,7 @@ def tree(
     application: Gateway | None,
 ) -> Resource:
     """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
-    static, files = own_files()
+    static, files = static_files(server.static)
     hooks = {
         runner.plan.name: runner.source.receive
         for runner in runners
@@ -93,7 +98,7 @@ def tree(
         warn_of_hidden_files(files, application.application)
     return RootResource(
         children,
-        PublicFiles(os.path.join(static, "favicon.svg")),
+        icon(server.static, static),
         Hosts(names(server)),
         pages,
         application,
@@ -110,7 +115,7 @@ def worker_tree(
     relays: Relays,
 ) -> Resource:
     """The URLs of a worker; the main process has checked the path of Socket.IO."""
-    static, files = own_files()
+    static, files = static_files(server.static)
     children: dict[bytes, Resource] = {
         b"channels": ChannelsResource(channels),
         b"events": EventsResource(channels),
@@ -123,13 +128,19 @@ def worker_tree(
     return WorkerRootResource(children, Hosts(names(server)), files, relays.main)
 
 
-def own_files() -> tuple[str, StaticFiles]:
-    """The folder of the server's own files, and their resource."""
+def static_files(own: str) -> tuple[str, StaticFiles]:
+    """The folder of the server's own files, and the resource of those and of the user's."""
     static = str(asset_folder("static"))
-    files = PublicFiles(static)
+    files = OverlaidFiles(static, own=OwnPublicFiles(own) if own else None)
     # Pages of users use this name, without a version.
     files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
     return static, files
+
+
+def icon(*folders: str) -> Resource:
+    """The icon: that of the first of these folders which has one."""
+    files = (os.path.join(folder, "favicon.svg") for folder in folders if folder)
+    return PublicFiles(next(file for file in files if os.path.isfile(file)))
 
 
 def socket_io_scripts(static: str) -> Mapping[bytes, Resource]:

@@ -32,7 +32,7 @@ PAGE_HEADERS = {"Content-Security-Policy": CSP, "Content-Type": "text/html; char
 HISTORY_SIZE = 50
 INITIAL = 10
 EIGHT_O_CLOCK_MS = 1_795_334_400_000  # on 2026-11-22, UTC
-BUNDLED, SOURCES = (Pages(Assets(ROOT / "static", bundled)) for bundled in (True, False))
+BUNDLED, SOURCES = (Pages(float, Assets(ROOT / "static", bundled)) for bundled in (True, False))
 
 # For machines without a table of MIME types.
 mimetypes.add_type("text/javascript", ".js")

@@ -27,6 +27,7 @@ class Start(Struct, frozen=True):
 
     `sockets`: the text of each endpoint, and the descriptors of its listening sockets. `control` is
     the descriptor of the connection to the main process. `workers` is the number of all workers.
+    `templates`: the folder of the templates of channels if `config` has none.
     """
 
     version: str
@@ -38,6 +39,7 @@ class Start(Struct, frozen=True):
     sockets: list[tuple[str, list[int]]]
     debug: bool
     shortcuts: bool
+    templates: str
 
 
 # --- of the main process ---------------------------------------

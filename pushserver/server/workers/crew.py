@@ -59,6 +59,7 @@ class Crew:
                 sockets,
                 debug,
                 shortcuts,
+                service.live.templates_beside,
             )
             descriptors = [control, *(one for _, several in sockets for one in several)]
             return spawn(

@@ -79,6 +79,7 @@ class Worker:
             types={},
             shortcuts=start.shortcuts,
             place=self._place,
+            templates_beside=start.templates,
         )
         self.service.announce = lambda urls: None
         self.service.live.load = lambda: self._config

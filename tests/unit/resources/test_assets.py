@@ -30,13 +30,13 @@ def test_bundle_is_that_of_its_sources() -> None:
 @pytest.mark.parametrize("name", ["js/live.js", "pushserver.js", "app.css", f"{BUNDLE}/{SOURCES}"])
 def test_pages_load_the_sources_after_a_change(copy: Path, name: str) -> None:
     file = copy / name
-    assert Assets(copy).bundled
+    assert Assets(copy).scripts_bundled
     file.write_bytes(file.read_bytes() + b" ")
-    assert Assets(copy).bundled == (name == f"{BUNDLE}/{SOURCES}")
+    assert Assets(copy).scripts_bundled == (name == f"{BUNDLE}/{SOURCES}")
     file.unlink()
     assets = Assets(copy)
-    assert not assets.bundled
-    page = Pages(assets).channel("a", ".", 1, True)
+    assert not assets.scripts_bundled
+    page = Pages(float, assets).channel("a", ".", 1, True)
     assert page.preload == ""
     html = page.html.decode()
     assert 'src="./static/js/live.js"' in html
@@ -46,7 +46,7 @@ def test_pages_load_the_sources_after_a_change(copy: Path, name: str) -> None:
 
 @pytest.mark.parametrize("bundled", [True, False])
 def test_each_file_of_a_page_exists(bundled: bool) -> None:
-    pages = Pages(Assets(STATIC, bundled))
+    pages = Pages(float, Assets(STATIC, bundled))
     documents = (pages.channel("a", ".", 1, True), pages.channels("."))
     for html in (*(document.html for document in documents), pages.error(404, "x", "y")):
         named = re.findall(r'(?:src|href)="\./static/([^"?]+)[^"]*"', html.decode())

@@ -52,7 +52,7 @@ ENDLESS = {
     ),
     "a macro": "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
     "itself": "{% include 'order.html' %}{% include 'order.html' %}",
-    "itself as its parent": "{% extends 'order.html' %}",
+    "itself as its parent": "{% extends data or 'order.html' %}",
     "a range": "{% for i in range(10 ** 9) %}x{% endfor %}",
     "a text": "{{ 'x' * 10 ** 9 }}",
     "a list": "{{ [0] * 10 ** 9 }}",
@@ -66,7 +66,7 @@ ENDLESS = {
 def test_a_template_without_an_end_is_ended(tmp_path: Path, name: str) -> None:
     (tmp_path / FILE).write_text(ENDLESS[name])
     with pytest.raises((TooMuch, RecursionError)):
-        Templates(str(tmp_path)).render(FILE, {"text": "x" * 1000})
+        Templates(str(tmp_path)).render(FILE, {"text": "x" * 1000, "data": ""})
 
 
 def test_each_rendering_has_all_turns(tmp_path: Path) -> None:
@@ -106,6 +106,9 @@ def test_errors_name_the_file_and_the_line(tmp_path: Path) -> None:
     )
     assert problem(tmp_path, "{% include 'none.html' %}") == (
         f"there is no 'none.html' in {tmp_path}"
+    )
+    assert problem(tmp_path, "\n{% extends 'order.html' %}") == (
+        "order.html, line 2: it extends itself"
     )
     (tmp_path / "part.html").write_text("\n{{ 1 / 0 }}")
     error = problem(tmp_path, "{% include 'part.html' %}")

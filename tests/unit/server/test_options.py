@@ -25,17 +25,21 @@ from pushserver.resources.channels import FrontResource
 from pushserver.resources.root import UserPages
 from pushserver.server import options as options_module
 from pushserver.server.build import build, with_app
+from pushserver.server.live import templates_folder
 from pushserver.server.options import (
     Options,
+    complete,
     configure,
+    folder_of,
     load_app,
     make,
     makeService,
-    with_templates,
+    with_look,
 )
 from pushserver.server.service import PushService
 from pushserver.server.workers.crew import Crew
 from pushserver.sources.engine.runner import Runner
+from pushserver.sources.registry import SourceTypes
 from tests.unit.fakes.web import Server, memory_reactor
 
 
@@ -351,7 +355,7 @@ class TestTheFolderOfPages:
                 make(given, variables, memory_reactor(), load_app(given))
             assert str(failed.value) == (
                 f"pushserver: pages = '.': everybody could read {tmp_path / private};"
-                " take a folder with pages only"
+                " take a folder with public files only"
             )
         # A link out of the folder is not followed.
         make(parsed("--config", "pages/push.toml"), elsewhere, memory_reactor())
@@ -364,7 +368,7 @@ class TestTheFolderOfTemplates:
             ({"templates": "t", "pages": "p"}, "app/a.py", "t"),
             ({"pages": "p"}, "app/a.py", "p"),
             ({}, "app/a.py", "app"),
-            ({}, "a.py", "."),
+            ({}, "a.py", ""),
         ],
     )
     def test_is_the_nearest(
@@ -377,25 +381,48 @@ class TestTheFolderOfTemplates:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "t").mkdir()
-        config = with_templates(Config(server=ServerConfig(**server)), private)
-        assert config.server.templates == str(tmp_path / expected)
+        server = {name: str(tmp_path / folder) for name, folder in server.items()}
+        config = with_look(Config(server=ServerConfig(**server)))
+        assert templates_folder(config, folder_of(private)) == str(tmp_path / expected)
 
     def test_is_none_without_an_application(self) -> None:
-        assert with_templates(Config(), "") == Config()
+        assert with_look(Config()) == Config()
+        assert templates_folder(Config(), folder_of("")) == ""
 
     def test_must_exist(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(StartFailed) as failed:
-            with_templates(Config(server=ServerConfig(templates="none")), "")
+            with_look(Config(server=ServerConfig(templates="none")))
         path = tmp_path / "none"
         problem = f"templates = 'none': there is no folder {path}"
         assert (str(failed.value), failed.value.missing) == (f"pushserver: {problem}", path)
 
-    def test_of_the_application_counts_if_the_configuration_has_none(self) -> None:
-        app = PushServer(templates=Path("own"))
-        assert with_app(Config(), app).server.templates == "own"
-        config = Config(server=ServerConfig(templates="t"))
-        assert with_app(config, app).server.templates == "t"
+    @pytest.mark.parametrize("setting", ["templates", "static"])
+    def test_of_the_application_counts_if_the_configuration_has_none(self, setting: str) -> None:
+        settings: dict[str, Any] = {setting: Path("own")}
+        app = PushServer(**settings)
+        assert getattr(with_app(Config(), app).server, setting) == "own"
+        settings = {setting: "t"}
+        config = Config(server=ServerConfig(**settings))
+        assert getattr(with_app(config, app).server, setting) == "t"
+
+    @pytest.mark.parametrize("setting", ["templates", "static"])
+    def test_of_the_command_line_counts_before_the_configuration(
+        self, setting: str, tmp_path: Path
+    ) -> None:
+        environment = {f"PUSHSERVER_SERVER_{setting.upper()}": "none"}
+        given = parsed(f"--{setting}", str(tmp_path))
+        config = complete(given, environment, SourceTypes(), None)
+        assert getattr(config.server, setting) == str(tmp_path)
+
+
+def test_folder_of_static_files_has_nothing_private(tmp_path: Path) -> None:
+    server = ServerConfig(static=str(tmp_path))
+    with pytest.raises(StartFailed, match=r"static = .*: everybody could read .*secret\.toml"):
+        with_look(Config(server=server), str(tmp_path / "secret.toml"))
+    with pytest.raises(StartFailed, match=r"static = 'none': there is no folder"):
+        with_look(Config(server=ServerConfig(static="none")))
+    assert with_look(Config(server=server)).server.static == str(tmp_path)
 
 
 def test_service_of_twistd_uses_the_global_reactor(

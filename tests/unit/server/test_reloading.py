@@ -169,6 +169,24 @@ class TestAChange:
         assert (reactor.stops, reactor.getDelayedCalls()) == (0, [])
 
 
+def test_change_of_a_template_stops_nothing_and_is_read_each_time(
+    reactor: LifeCycle, root: Path, tmp_path: Path
+) -> None:
+    page, style = tmp_path / "look" / "page.html", tmp_path / "look" / "css" / "a.css"
+    style.parent.mkdir(parents=True)
+    page.write_text("1")
+    read: list[str] = []
+    look = Watched([tmp_path / "look"], suffix="")
+    reloader = Reloader(cast(Any, reactor), Watched([root]), look, read.append)
+    reloader.startService()
+    for path in (page, style, page):
+        touch(path, "2")
+        reactor.advance(CHECK_SECONDS)
+        reactor.advance(CHECK_SECONDS)
+    assert read == [f"a change of {path}" for path in (page, style, page)]
+    assert reactor.stops == 0
+
+
 class TestTheEnd:
     @pytest.mark.parametrize("number", [None, signal.SIGTERM])
     def test_without_a_change_removes_the_history(

@@ -51,7 +51,7 @@ class World:
         ours, theirs = socket.socketpair()
         ours.close()
         config = config or replace(Config(), sources={})
-        start = Start(__version__, config, str(folder), 2, 2, theirs.detach(), [], False, True)
+        start = Start(__version__, config, str(folder), 2, 2, theirs.detach(), [], False, True, "")
         self.worker = Worker(replace_start(start, **more), self.reactor, self._end)
         self.worker.begin()
 
