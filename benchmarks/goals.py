@@ -12,6 +12,7 @@ from benchmarks.results import (
     delivery_microseconds,
     figure,
     peak_kilobytes,
+    publication_microseconds,
     publications_per_second,
 )
 
@@ -144,6 +145,13 @@ def _connection_goals(results: Results) -> list[Goal]:
             cost = run.connect_microseconds()
             name = f"CPU a connect and subscribe, {protocol}"
             rows.append(Goal(name, "≤ 300 µs", f"{cost:.0f} µs", cost <= 300))
+            theirs = [
+                r.connect_microseconds() for r in results.find("picows", "websocket", run.clients)
+            ]
+            if protocol == "websocket" and theirs:
+                ratio = cost / figure(theirs).middle
+                name += ", relative to picows"
+                rows.append(Goal(name, "≤ 0.77 ×", f"{ratio:.2f} ×", ratio <= 0.77))
     run = _largest(results, "centrifuge")
     if run is None:
         return rows
@@ -279,6 +287,13 @@ def _publishing(results: Results) -> list[Goal]:
             label = f"publish, history on, nobody watching, {what.get(name, name)}"
             measured = f"{rate.middle:,.0f}/s"
             rows.append(Goal(label, f"≥ {least:,}/s", measured, rate.middle >= least))
+    ours, theirs = (results.first(server, "post") for server in ("pushserver", "nginx + nchan"))
+    if ours and theirs:
+        cost = figure(map(publication_microseconds, ours.windows))
+        ratio = cost.over(figure(map(publication_microseconds, theirs.windows)))
+        name = "CPU a publication by HTTP keep-alive, relative to nchan"
+        measured = f"{ratio:.1f} × ({cost.middle:.0f} µs)"
+        rows.append(Goal(name, "≤ 7.2 ×", measured, ratio <= 7.2))
     return rows
 
 

@@ -126,6 +126,7 @@ def goals(folder: Path, files: int) -> Iterator[Trial]:
     yield nobody("in process")
     yield nobody("SQLite", {"store": {"path": str(folder / "history.db")}})
     yield posts(PRODUCT)
+    yield posts(nchan, nchan.post)
     yield many_channels(files)
 
 
@@ -228,9 +229,9 @@ def nobody(name: str, settings: Mapping[str, Mapping[str, object]] | None = None
     return Trial(PRODUCT, "none", name, load, settings=settings or {})
 
 
-def posts(server: Contestant) -> Trial:
+def posts(server: Contestant, path: str = "/channels/bench") -> Trial:
     """Publications by HTTP over eight connections, without subscribers."""
-    load = Load((), UNBOUNDED, windows=3, window=2, post="/channels/bench", posters=8)
+    load = Load((), UNBOUNDED, windows=3, window=2, post=path, posters=8)
     return Trial(server, "http", "post", load, channels=0)
 
 

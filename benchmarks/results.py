@@ -112,6 +112,11 @@ def publications_per_second(window: Mapping[str, Any]) -> float:
     return float(window["published"] / window["seconds"])
 
 
+def publication_microseconds(window: Mapping[str, Any]) -> float:
+    """The server's CPU time for each publication."""
+    return float(window["cpu_seconds"] / max(1, window["published"]) * 1e6)
+
+
 def core_share(span: Mapping[str, Any]) -> float:
     """The share of a core that the server used."""
     return float(span["cpu_seconds"] / span["seconds"])
