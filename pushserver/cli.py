@@ -268,6 +268,12 @@ def _add_serve(commands: Any) -> None:
     )
     command.add_argument("--config", default="", metavar="FILE", help="a configuration (TOML)")
     command.add_argument(
+        "--broker",
+        metavar="URL",
+        help="the Redis of several servers, such as redis://10.0.0.7; other users of this machine"
+        " can see it, so put a URL with a password into the configuration",
+    )
+    command.add_argument(
         "--workers",
         metavar="N | auto",
         help="the processes for the connections; auto: one less than the cores [default: 1]",

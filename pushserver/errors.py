@@ -64,8 +64,8 @@ class InvalidConfig(Invalid):
 class Unavailable(PushServerError):
     """Nothing can be published now; the text says why.
 
-    `cause` is `stopping`, `store`, `idempotency_keys`, `channels`, `overloaded` or `worker`, for
-    counting.
+    `cause` is `stopping`, `store`, `broker`, `idempotency_keys`, `channels`, `overloaded` or
+    `worker`, for counting.
     """
 
     http_status = 503

@@ -13,6 +13,10 @@ NAMED = ("namespaces", "channels", "sources")
 
 RESTART = frozenset(
     {
+        "broker.ca",
+        "broker.name",
+        "broker.prefix",
+        "broker.url",
         "limits.handler_threads",
         "limits.wsgi_threads",
         "limits.wsgi_waiting",

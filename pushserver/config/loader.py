@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -29,8 +30,10 @@ from pushserver.config.convert import (
 )
 from pushserver.config.keys import key_warnings, make_keys, with_secrets
 from pushserver.config.limits import Limits
+from pushserver.config.redis_url import parse_url, shown_redis
 from pushserver.config.settings import (
     Auth,
+    Broker,
     Config,
     Log,
     Server,
@@ -56,6 +59,7 @@ _SECTIONS: dict[str, type] = {
     "limits": Limits,
     "auth": Auth,
     "store": Store,
+    "broker": Broker,
     "socketio": SocketIO,
     "log": Log,
     "defaults": ChannelOptions,
@@ -216,6 +220,42 @@ def warnings(
     yield from access_warnings(config, application)
 
 
+def check_broker(config: Config, location: Location) -> None:
+    """Raise InvalidConfig if the settings of the broker are wrong, or contradict others."""
+    broker = config.broker
+    if not broker.url:
+        if broker.ca or broker.name:
+            raise location.error("url", "must be set, as other settings of broker are")
+        return
+    try:
+        address = parse_url(broker.url)
+    except InvalidConfig as error:
+        raise location.error("url", str(error)) from None
+    if broker.ca:
+        if not address.tls:
+            shown_url = shown_redis(broker.url)
+            raise location.error(
+                "ca", f"is for TLS: expected broker.url rediss://, got {shown_url}"
+            )
+        check_certificates(broker.ca, location)
+    if config.store.path:
+        problem = (
+            f"store.path is set too ({shown(config.store.path)}): expected one of them, since with"
+            " a broker Redis has the histories"
+        )
+        raise location.error("url", problem)
+
+
+def check_certificates(path: str, location: Location) -> None:
+    """Raise InvalidConfig unless the file has certificates."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise location.error("ca", f"{path!r:.300}: expected certificates in PEM") from None
+    except OSError as error:
+        raise location.error("ca", f"{path!r:.300}: {error.strerror or error}") from None
+
+
 def _check_channel_name(name: str, location: Location) -> None:
     try:
         check_name(name)
@@ -249,6 +289,7 @@ def _check(config: Config, top: Location) -> None:
         Proxies.of(config.limits.exempt_networks)
     except ValueError as error:
         raise top.inner("limits").error("exempt_networks", str(error)) from None
+    check_broker(config, top.inner("broker"))
     make_keys(config.auth, top.inner("auth"))
     check_cookie(config.auth, top.inner("auth"))
     check_jwks(config.auth, top.inner("auth"))

@@ -150,6 +150,21 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Broker:
+    """The Redis server with the log of several servers; without a URL, the server is alone.
+
+    `ca`: a file of certificates for TLS, in place of those of the system. `name` is that of this
+    server among the others, by default a random one. `prefix`: the beginning of its keys; servers
+    with another one have a log of their own.
+    """
+
+    url: str = field(default="", repr=False)
+    ca: str = ""
+    name: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=64)] = ""
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)] = "ps0"
+
+
+@dataclass(frozen=True, slots=True)
 class SocketIO:
     """The clients of Socket.IO.
 
@@ -273,6 +288,7 @@ class Config:
     )
     log: Log = field(default_factory=Log)
     socketio: SocketIO = field(default_factory=SocketIO)
+    broker: Broker = field(default_factory=Broker)
 
     def channel_options(self) -> Callable[[str], ChannelOptions]:
         """A function that returns the options of a channel by its name."""

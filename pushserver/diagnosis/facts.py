@@ -37,6 +37,23 @@ class StoreFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """The log in Redis: its address, without a password, and the name of this server there.
+
+    `away_seconds`: for how long it has not been attached; None while it is. `problem`: the reason,
+    or why Redis refuses publications. `lag`: the publications that have not arrived. `losses`: how
+    often it ceased to be attached.
+    """
+
+    address: str
+    name: str
+    away_seconds: float | None = None
+    problem: str = ""
+    lag: int = 0
+    losses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFacts:
     """A request as it arrived: its HTTP version, its peer, and the headers about its sender.
 
@@ -87,6 +104,7 @@ class Facts:
     `checks`: those of `/health/ready`, each with its problem. `connections`: the open ones;
     `descriptors` and `max_descriptors`: open files of the process, None where the system does not
     say. `limits`: the settings of `[limits]`. `workers`: none if the server is one process.
+    `broker`: None if the server is alone.
     """
 
     time: float
@@ -103,3 +121,4 @@ class Facts:
     request: RequestFacts
     has_keys: bool = True
     workers: Sequence[WorkerFacts] = ()
+    broker: BrokerFacts | None = None

@@ -9,7 +9,7 @@ from os.path import dirname
 from typing import cast
 
 from pushserver.auth.origin import loopback_address
-from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts
+from pushserver.diagnosis.facts import BrokerFacts, Facts, RequestFacts, StoreFacts
 from pushserver.diagnosis.finding import Finding
 from pushserver.diagnosis.proxies import Proxy, proxy_named, recognised
 from pushserver.diagnosis.remedies import LOG, configured, remedy
@@ -33,7 +33,7 @@ def server_findings(facts: Facts, proxy: str = "") -> list[Finding]:
         *_versions(facts),
         *_checks(facts),
         *_connections(facts),
-        *_store(facts.store),
+        *(_store(facts.store) if facts.broker is None else _broker(facts.broker)),
         *_sources(facts),
         *_request(facts.request, facts.has_keys, front),
         *_refusals(facts, front),
@@ -47,8 +47,8 @@ def _versions(facts: Facts) -> Iterator[Finding]:
 
 def _checks(facts: Facts) -> Iterator[Finding]:
     for name, problem in facts.checks.items():
-        # The store has a finding with more details.
-        if problem and name != "store":
+        # These have findings with more details.
+        if problem and name not in ("broker", "store"):
             yield Finding("error", "health", f"{name}: {problem}", LOG)
 
 
@@ -106,6 +106,20 @@ def _store(store: StoreFacts | None) -> Iterator[Finding]:
     else:
         space = "" if free is None else f", its disk {_size(free)} free"
         yield Finding("ok", "store", f"{store.path} has {_size(store.bytes)}{space}")
+
+
+def _broker(broker: BrokerFacts) -> Iterator[Finding]:
+    name = f"{broker.name} at Redis {broker.address}"
+    fix = f"{LOG}  # and the log of Redis"
+    if broker.away_seconds is not None:
+        text = f"{name} is not attached since {broker.away_seconds:.0f} s: {broker.problem}"
+        yield Finding("error", "broker", text, fix)
+    elif broker.problem:
+        yield Finding("error", "broker", f"{name}: {broker.problem}", fix)
+    else:
+        losses = f", and was not {broker.losses} times" if broker.losses else ""
+        text = f"{name} is attached{losses}; {broker.lag} publications have not arrived"
+        yield Finding("ok", "broker", text)
 
 
 def _sources(facts: Facts) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ ELSEWHERE = (
     "Socket.IO is not at this URL. Run the program itself, or pushserver serve: flask run, gunicorn"
     " and other WSGI servers serve Flask alone."
 )
-_OWN = ("listen", "config", "workers", "open", "reactor")
+_OWN = ("listen", "config", "broker", "workers", "open", "reactor")
 """Options of `PushServer.run`."""
 _WITHOUT_EFFECT = ("allow_unsafe_werkzeug", "log_output", "threaded")
 _TLS = ("ssl_context", "certfile", "keyfile", "ca_certs")
@@ -30,8 +30,8 @@ def run(
 
     It listens on port 5000 of 127.0.0.1, or on the port of SERVER_NAME. `debug`: Flask's own;
     `use_reloader`: start again when a Python file has changed, by default as `debug`. `listen`,
-    `config`, `workers`, `open` and `reactor` are those of `PushServer.run`. Raises TypeError for
-    others, and ValueError for certificates, which are a part of an endpoint.
+    `config`, `broker`, `workers`, `open` and `reactor` are those of `PushServer.run`. Raises
+    TypeError for others, and ValueError for certificates, which are a part of an endpoint.
     """
     if app is None:
         raise RuntimeError("SocketIO has no Flask application: call run(app)")

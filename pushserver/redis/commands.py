@@ -31,4 +31,4 @@ class Gone(PushServerError):
 
 def away() -> Unavailable:
     """The error of a call that cannot be made, or of which the result is not known."""
-    return Unavailable("Redis is away", "store")
+    return Unavailable("Redis is away", "broker")

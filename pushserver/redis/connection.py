@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
@@ -19,21 +19,23 @@ from twisted.internet.error import (
 )
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pushserver.channels.history import new_epoch
-from pushserver.errors import InvalidConfig, PushServerError
+from pushserver.config.redis_url import Address
+from pushserver.errors import PushServerError
 from pushserver.redis import scripts
 from pushserver.redis.commands import ErrorReply, Gone, Send
 from pushserver.redis.keys import Keys
+from pushserver.redis.problems import BROKEN, SILENT, UNFIT, Problem, of_reply
 from pushserver.redis.scripts import Attached
 
 LEAST_VERSION = (6, 2)
 POLICY = "noeviction"
 KEEPS = "+"
 """The end of the name of a run that writes each answer to its file."""
-PORT = 6379
 ANSWER_SECONDS = 5.0
 """A server that does not answer for this time is away."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -41,71 +43,25 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 STEADY_SECONDS = 2.0
 """After a connection of this length, the pauses begin with the first one again."""
 
-URL_RULE = "redis://[user:password@]host[:port][/db], rediss:// for TLS, or unix:///path[?db=0]"
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
 class Unfit(PushServerError):
     """The server cannot have the log; the text says what was found and what is expected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a Redis server is. `path` is that of a Unix socket; without one, `host` and `port`."""
-
-    host: str = ""
-    port: int = PORT
-    path: str = ""
-    tls: bool = False
-    user: str = ""
-    password: str = ""
-    database: int = 0
-
-    def __str__(self) -> str:
-        """The address without the password."""
-        place = self.path or (f"[{self.host}]" if ":" in self.host else self.host)
-        return place if self.path else f"{place}:{self.port}"
-
-    def __repr__(self) -> str:
-        return f"<Address {self}>"
-
-    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        """The endpoint of the server."""
-        if self.path:
-            return UNIXClientEndpoint(reactor, self.path, timeout=ANSWER_SECONDS)
-        endpoint = HostnameEndpoint(reactor, self.host, self.port, timeout=ANSWER_SECONDS)
-        return wrapClientTLS(optionsForClientTLS(self.host), endpoint) if self.tls else endpoint
-
-
-def parse_url(url: str) -> Address:
-    """Parse the URL of a server; raises InvalidConfig, whose text has no password."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise _invalid(url) from None
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if parts.fragment or (user and not password):
-        raise _invalid(url)
-    if parts.scheme == "unix":
-        key, _, database = (parts.query or "db=0").partition("=")
-        if key != "db" or not parts.path.startswith("/") or parts.hostname or port is not None:
-            raise _invalid(url)
-        place: dict[str, Any] = {"path": unquote(parts.path)}
-    elif parts.scheme in ("redis", "rediss") and parts.hostname and not parts.query:
-        database = parts.path.strip("/") or "0"
-        tls = parts.scheme == "rediss"
-        place = {"host": parts.hostname, "port": PORT if port is None else port, "tls": tls}
-    else:
-        raise _invalid(url)
-    if not (database.isascii() and database.isdigit() and len(database) < 6) or port == 0:
-        raise _invalid(url)
-    return Address(**place, user=user, password=password, database=int(database))
-
-
-def _invalid(url: str) -> InvalidConfig:
-    scheme, mark, rest = url.partition("://")
-    shown = f"{scheme}{mark}...@{rest.rpartition('@')[2]}" if "@" in rest else url
-    return InvalidConfig(f"invalid URL of a Redis server {shown[:200]!r}: expected {URL_RULE}")
+def endpoint_of(address: Address, reactor: Any) -> IStreamClientEndpoint:
+    """The endpoint of the server; raises OSError and ValueError if its certificates are wrong."""
+    if address.path:
+        return UNIXClientEndpoint(reactor, address.path, timeout=ANSWER_SECONDS)
+    endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=ANSWER_SECONDS)
+    if not address.tls:
+        return endpoint
+    roots = None
+    if address.ca:
+        with open(address.ca, "rb") as file:
+            roots = trustRootFromCertificates(map(Certificate.loadPEM, _BLOCK.findall(file.read())))
+    return wrapClientTLS(optionsForClientTLS(address.host, roots), endpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +113,8 @@ class Session:
 class Connection:
     """Connects to a server, attaches this node, and does both again when the connection is lost.
 
-    `made` is called with each session, `lost` when it is over, and `failed` with the reason of each
-    attempt without success.
+    `made` is called with each session, `lost` when it is over, and `failed` with the problem of
+    each attempt without success.
     """
 
     _log = Logger()
@@ -172,7 +128,7 @@ class Connection:
         node: str,
         made: Callable[[Session], None],
         lost: Callable[[], None],
-        failed: Callable[[str], None],
+        failed: Callable[[Problem], None],
     ):
         self._address = address
         self._reactor = reactor
@@ -205,10 +161,10 @@ class Connection:
             self._attempt.cancel()
         self.drop()
 
-    def again(self, reason: str) -> None:
+    def again(self, reason: str, short: str = BROKEN) -> None:
         """End the connection, and make another one: something is wrong with this one."""
         if self._attached:
-            self._failed(reason)
+            self._failed(Problem(reason, short))
             self.drop()
 
     def drop(self) -> None:
@@ -226,11 +182,11 @@ class Connection:
     def _connect(self) -> None:
         self._later = None
         attempt = self._attempt = Deferred.fromCoroutine(self._try())
-        attempt.addErrback(
-            lambda failure: self._log.failure(
-                "the connection to Redis failed", failure, event_name="redis_failed"
-            )
-        )
+        attempt.addErrback(self._broke)
+
+    def _broke(self, failure: Failure) -> None:
+        self._log.failure("the connection to Redis failed", failure, event_name="redis_failed")
+        self._fail(Problem(f"an error in the server: {failure.getErrorMessage()}"))
 
     async def _try(self) -> None:
         from pushserver.redis.wire import Wire
@@ -241,19 +197,25 @@ class Connection:
         factory.buildProtocol = lambda address: Wire(self._ended)
         timer: IDelayedCall | None = None
         try:
-            wire = await self._address.endpoint(self._reactor).connect(factory)
+            wire = await endpoint_of(self._address, self._reactor).connect(factory)
             timer = self._reactor.callLater(ANSWER_SECONDS, wire.drop)
             session = await self._attach(wire.send)
         except (CancelledError, ConnectingCancelledError):
             if wire is not None:
                 wire.drop()
         except (ConnectError, ConnectionClosed, DNSLookupError, OSError) as error:
-            self._fail(str(error) or type(error).__name__)
+            self._fail(Problem(str(error) or type(error).__name__))
         except Gone:
-            self._fail(wire.ended or "it did not answer")
+            if wire.ended:
+                self._fail(Problem(wire.ended))
+            else:
+                self._fail(Problem("it did not answer", SILENT))
+        except ErrorReply as error:
+            wire.drop()
+            self._fail(of_reply(error))
         except PushServerError as error:
             wire.drop()
-            self._fail(str(error))
+            self._fail(Problem(str(error), UNFIT))
         else:
             self._wire = wire
             self._attached = True
@@ -291,13 +253,13 @@ class Connection:
         call = scripts.attach(self._keys, run, new_epoch(), keep, self._node)
         return Session(send, run, scripts.attached_of(await send(call.evalsha)))
 
-    def _fail(self, reason: str) -> None:
-        self._failed(reason)
+    def _fail(self, problem: Problem) -> None:
+        self._failed(problem)
         self._try_again()
 
     def _ended(self, wire: Any) -> None:
         if wire is self._wire:
-            self._failed("the connection was lost")
+            self._failed(Problem("the connection was lost"))
             self.drop()
 
     def _try_again(self) -> None:

@@ -13,10 +13,12 @@ from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Draft, Receipt
+from pushserver.config.redis_url import Address
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Point
-from pushserver.redis.connection import ANSWER_SECONDS, Address, Connection, Session, new_node
+from pushserver.redis.connection import ANSWER_SECONDS, Connection, Session, new_node
 from pushserver.redis.keys import Keys
+from pushserver.redis.problems import SILENT, STARTING, Problem
 from pushserver.redis.scripts import Bounds
 from pushserver.redis.tail import Tail
 from pushserver.redis.upkeep import Upkeep
@@ -39,13 +41,19 @@ class State:
     """`attached`: publications are accepted, and readers get them.
 
     `lag` is the number of publications that had not arrived at the last check. `deaf_since` is the
-    time at which the node ceased to be attached, by the steady clock; `reason` says why.
+    time at which the node ceased to be attached, by the steady clock; `reason` says why, and
+    `problem` says it to everybody, or why Redis refuses publications at present. `losses`: how
+    often it ceased to be. `entries_read`: the publications that came, also those of channels that
+    nobody here watches.
     """
 
     attached: bool
     lag: int
     deaf_since: float | None
     reason: str
+    problem: str
+    losses: int
+    entries_read: int
 
 
 class RedisLog:
@@ -111,7 +119,8 @@ class RedisLog:
         # The end of the log and the tail's place, when they were last compared, and the time.
         self._compared: tuple[int, tuple[int, int], float] | None = None
         self._deaf_since: float | None = None
-        self._reason = "not connected yet"
+        self._problem = Problem("not connected yet", STARTING)
+        self._losses = 0
         self._told: set[str] = set()
 
     def feed(self, follower: Follower) -> None:
@@ -144,7 +153,10 @@ class RedisLog:
         """The state of the connections."""
         end = self._compared[0] if self._compared is not None else 0
         lag = max(0, end - self._tail.place[0])
-        return State(self._deaf_since is None, lag, self._deaf_since, self._reason)
+        problem, since = self._problem, self._deaf_since
+        short = problem.short or self._writer.refusal
+        read = self._tail.entries_read
+        return State(since is None, lag, since, problem.text, short, self._losses, read)
 
     # --- the log ---------------------------------------
 
@@ -177,11 +189,12 @@ class RedisLog:
         self._tail.connected(session)
         self._tell()
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, problem: Problem) -> None:
         """One of the connections is lost, or cannot be made; told once for each reason."""
         if self._deaf_since is None:
             self._deaf_since = self._seconds()
-        self._reason = reason
+            self._losses += 1
+        self._problem, reason = problem, problem.text
         if reason not in self._told and len(self._told) < REASONS:
             self._told.add(reason)
             self._log.warn(
@@ -194,7 +207,7 @@ class RedisLog:
     def _tell(self) -> None:
         """Note that the node is attached, if it is."""
         if self._deaf_since is not None and self._writer.session and self._tail.current:
-            self._deaf_since, self._reason = None, ""
+            self._deaf_since, self._problem = None, Problem("", "")
             self._told.clear()
             self._log.info(
                 "attached to Redis at {address}",
@@ -221,10 +234,10 @@ class RedisLog:
         )
         tail = self._tail
         if tail.attached and not tail.waits and now - tail.heard > ANSWER_SECONDS:
-            self._reading.again(f"it has not answered for {ANSWER_SECONDS:.0f} s")
+            self._reading.again(f"it has not answered for {ANSWER_SECONDS:.0f} s", SILENT)
         if self._asking is not None:
             if now - self._asked_at > ANSWER_SECONDS:
-                self._writing.again(f"it has not answered for {ANSWER_SECONDS:.0f} s")
+                self._writing.again(f"it has not answered for {ANSWER_SECONDS:.0f} s", SILENT)
         elif self._writer.session and now - self._asked_at >= ALIVE_SECONDS:
             self._asked_at = now
             self._asking = asking = Deferred.fromCoroutine(self._writer.alive())

@@ -149,6 +149,7 @@ class Tail:
         self.epoch = ""
         self.place: Id = (0, 0)
         """The last entry that was handled."""
+        self.entries_read = 0
         self._keys = keys
         self._monotonic = monotonic
         self._ask = ask
@@ -297,6 +298,7 @@ class Tail:
             return
         entries: Any = read.result
         if entries:
+            self.entries_read += len(entries[0][1])
             self._entries.extend(entries[0][1])
         self._work()
 
@@ -423,7 +425,7 @@ class Tail:
             self._again("the log has a new epoch")
             return
         if found.errors and load.answer is not None:
-            self._give_up(load, Failure(Unavailable(found.errors[0], "store")))
+            self._give_up(load, Failure(Unavailable(found.errors[0], "broker")))
             return
         for problem in found.errors:
             self._log.warn(

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol
 
 from pushserver.redis.commands import ErrorReply, Gone
+from pushserver.usercode.fork import close_in_forks
 
 
 class Wire(HiredisProtocol):  # type: ignore[misc]
@@ -34,6 +35,15 @@ class Wire(HiredisProtocol):  # type: ignore[misc]
         self._reader = Reader(protocolError=ProtocolError, replyError=ErrorReply)
         self._lost = lost
         self._answers: deque[Deferred[Any]] = deque()
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        # The transport of TLS has the one of TCP.
+        inner = getattr(self.transport, "transport", self.transport)
+        opened = getattr(inner, "socket", None)
+        if opened is not None:
+            # Else the connection would last as long as a fork of this process.
+            close_in_forks(opened)
 
     def send(self, command: Sequence[bytes]) -> Deferred[Any]:
         """Send a command; see `commands.Send`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
@@ -20,6 +21,7 @@ from pushserver.redis import rows, scripts
 from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
+from pushserver.redis.problems import Problem, of_reply
 from pushserver.redis.scripts import Bounds, Images, Numbered
 
 WAITING_BYTES = 32 * 2**20
@@ -32,6 +34,14 @@ PATIENCE_SECONDS = 15.0
 """A draft that has no receipt after this time fails, though it may have been published."""
 ENTRIES_AT_ONCE = 500
 """The entries of one answer in which receipts are looked up."""
+
+REFUSAL_SECONDS = 10.0
+"""A node counts as refused for this time after Redis has refused a call, or until it accepts one.
+
+A balancer may send it no further publications meanwhile.
+"""
+LOG_SECONDS = 60.0
+"""The least time between two lines about refusals without an accepted call in between."""
 
 _NOT_DONE = frozenset(["FENCED", "NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN"])
 """The first words of errors after which another session may succeed."""
@@ -64,6 +74,8 @@ class Writer:
     lost: it is sent again with another counter. An answer waits until the tail `has_passed` its
     entry. `sees` is called with the epoch of each answer, `again` if the session must be replaced.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -98,6 +110,8 @@ class Writer:
         self._behind: deque[tuple[str, Id, Callable[[], None]]] = deque()
         self._clears = 0
         self._settled: list[Deferred[None]] = []
+        self._refused: tuple[Problem, float] | None = None
+        self._refusal_logged = 0.0
 
     @property
     def session(self) -> Session | None:
@@ -279,6 +293,7 @@ class Writer:
     def _answered(self, answer: Any, session: Session, waiting: _Waiting, counter: int) -> None:
         if self._waiting.get(counter) is not waiting:
             return
+        self._refused = None
         numbered = scripts.numbered_of(answer)
         if numbered.kind == "again":
             self._missing[counter] = waiting
@@ -345,7 +360,28 @@ class Writer:
                 "idempotency_keys_per_publisher",
                 RETRY_SECONDS,
             )
-        return Unavailable(f"Redis refused it: {error!s:.200}", "store")
+        problem = of_reply(error)
+        self._note_refusal(problem)
+        return Unavailable(f"Redis refused it: {problem.short}", "broker")
+
+    def _note_refusal(self, problem: Problem) -> None:
+        """Keep it for the state of the node; it is logged once in a while."""
+        now = self._monotonic()
+        if self._refused is None or now - self._refusal_logged >= LOG_SECONDS:
+            self._refusal_logged = now
+            self._log.warn(
+                "Redis has refused a publication or another call: {problem}",
+                problem=problem.text,
+                event_name="redis_refused",
+            )
+        self._refused = problem, now
+
+    @property
+    def refusal(self) -> str:
+        """Why Redis has refused the last calls, for everybody; empty if it has not."""
+        if self._refused is None or self._monotonic() - self._refused[1] > REFUSAL_SECONDS:
+            return ""
+        return self._refused[0].short
 
     # --- receipts in the log ---------------------------------------
 

@@ -33,6 +33,7 @@ from pushserver.hub.metrics import Metrics
 from pushserver.resources.fragments import Fragments
 from pushserver.resources.pages import Pages
 from pushserver.server.bounds import make_bounds
+from pushserver.server.broker_parts import BrokerParts
 from pushserver.server.collector import ServerCollector
 from pushserver.server.facts import ServerFacts
 from pushserver.server.follower_parts import make_follower_parts
@@ -110,11 +111,15 @@ def build(
     if place is not None and place.is_worker:
         following = make_follower_parts(history, monotonic, run, place.worker)
     broker: MemoryBroker | Follower
-    storage: Storage | None
-    if following is None:
-        broker, storage = make_broker(config, reactor, clock, monotonic, history)
+    storage: Storage | None = None
+    redis = None
+    if following is not None:
+        broker = following.follower
+    elif config.broker.url:
+        redis = BrokerParts(config, history, reactor, monotonic)
+        broker = redis.follower
     else:
-        broker, storage = following.follower, None
+        broker, storage = make_broker(config, reactor, clock, monotonic, history)
     if app is not None and threads is None:
         threads = ThreadPool(reactor, monotonic, limits.handler_threads)
     wsgi = wsgi or (None if app is None else app.wsgi)
@@ -157,10 +162,15 @@ def build(
     measures = Measures(meter.measure)
     if following is not None:
         following.attach(node, meter.measure)
+    if redis is not None:
+        redis.attach(node)
     memory = SourceMemory() if storage is None else storage.memory
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
     readiness = Readiness(storage)
     collector = ServerCollector(node, measures, storage, threads, gateway)
+    if redis is not None:
+        readiness.broker = redis.problem
+        collector.broker = redis.state
     relays = None
     if place is not None and place.is_worker:
         relays = Relays(place, reactor, monotonic, is_own, limits.connections)
@@ -178,7 +188,9 @@ def build(
         readiness,
         measures,
         collector,
-        ServerFacts(node, peers, readiness, storage, measures),
+        ServerFacts(
+            node, peers, readiness, storage, measures, None if redis is None else redis.facts
+        ),
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
         Pages(monotonic, development=development),
@@ -244,10 +256,12 @@ def build(
     elif place is not None:
         author = Author(node, () if app is None else app.handlers.keys, measures)
         service.add_link(AuthorPort(author, place.link, reactor, run, shortcuts))
+    if redis is not None:
+        service.add_link(redis)
     service.measures = measures
     measures.states = service.worker_states
     collector.sources = lambda: service.sources.statuses
-    service.live = Live(base, broker, site, run_by, service, front, metrics_site)
+    service.live = Live(base, redis or broker, site, run_by, service, front, metrics_site)
     if following is None:
         for text in config.server.listen:
             service.ports.listen(text)

@@ -26,6 +26,7 @@ from pushserver import __version__
 from pushserver.cluster.measures import Measure, Measures
 from pushserver.diagnosis.facts import State
 from pushserver.hub.metrics import SECONDS, Histogram, Metrics, by_kind, open_by_kind
+from pushserver.redis.log import State as BrokerState
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.runner import STATES, Status
 from pushserver.store.service import Storage
@@ -50,6 +51,8 @@ class ServerCollector:
         gateway: Gateway | None = None,
     ):
         self.sources: Callable[[], Sequence[Status]] = list
+        self.broker: Callable[[], BrokerState] | None = None
+        """Returns the state of the log in Redis, if it is there."""
         self._node = node
         self._measures = measures
         self._storage = storage
@@ -63,6 +66,8 @@ class ServerCollector:
         yield from self._publications(whole.metrics)
         if self._storage is not None:
             yield from self._store(self._storage)
+        if self.broker is not None:
+            yield from _broker(self.broker())
         yield from self._sources(self.sources())
         yield from self._handlers()
         yield from self._process(whole)
@@ -214,6 +219,14 @@ class ServerCollector:
             "twisted": twisted.__version__,
         }
         yield InfoMetricFamily(_PREFIX + "build", "Versions of the server.", versions)
+
+
+def _broker(state: BrokerState) -> Iterator[Metric]:
+    yield _gauge("broker_attached", "1 while the server is attached to Redis.", state.attached)
+    yield _gauge("broker_lag_publications", "Those in Redis that have not arrived.", state.lag)
+    yield _counter("broker_losses", "How often the server ceased to be attached.", state.losses)
+    text = "Publications of all servers that have arrived from Redis."
+    yield _counter("broker_publications", text, state.entries_read)
 
 
 def _workers(measures: Measures) -> Iterator[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -16,7 +16,7 @@ from pushserver import __version__
 from pushserver.auth.proxies import Trust
 from pushserver.cluster.measures import Measure, Measures
 from pushserver.config.settings import Config
-from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts, WorkerFacts
+from pushserver.diagnosis.facts import BrokerFacts, Facts, RequestFacts, StoreFacts, WorkerFacts
 from pushserver.server.bounds import PeerBounds
 from pushserver.server.readiness import Readiness
 from pushserver.sessions.node import Node
@@ -46,12 +46,14 @@ class ServerFacts:
         readiness: Readiness,
         storage: Storage | None,
         measures: Measures,
+        broker: Callable[[], BrokerFacts] | None = None,
     ):
         self._node = node
         self._peers = peers
         self._readiness = readiness
         self._storage = storage
         self._measures = measures
+        self._broker = broker
         self._started = node.monotonic()
 
     def of(
@@ -74,6 +76,7 @@ class ServerFacts:
             request_facts(request, trust),
             bool(auth.api_keys or auth.keys),
             self._workers(),
+            None if self._broker is None else self._broker(),
         )
 
     def _workers(self) -> list[WorkerFacts]:

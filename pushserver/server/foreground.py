@@ -25,6 +25,7 @@ from pushserver.server.exit_status import FAILED
 from pushserver.server.log_output import serve_observer
 from pushserver.server.options import (
     Options,
+    broker,
     listen_texts,
     load_app,
     make_service,
@@ -52,6 +53,7 @@ def serve(options: Options, app: App | None = None, reactor: str = "", browse: b
     # Before the import of the application, which may take long.
     listen_texts(options)
     workers(options)
+    broker(options)
     watched = watch(options)
     error = None
     try:

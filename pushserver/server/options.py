@@ -14,7 +14,9 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from pushserver.app.app import App
-from pushserver.config.loader import read, warnings
+from pushserver.config.convert import Location
+from pushserver.config.loader import check_broker, read, warnings
+from pushserver.config.redis_url import parse_url
 from pushserver.config.settings import Config, Types
 from pushserver.errors import InvalidConfig, StartFailed
 from pushserver.resources.root import existing_folder, public_folder
@@ -61,6 +63,12 @@ class Options(usage.Options):
         ["static", None, None, "Folder of files in place of the server's own at /static."],
         ["host", None, None, f"Address to listen on. [default: {LOOPBACK}]"],
         ["port", "p", None, f"Port to listen on. [default: {PORT}]"],
+        [
+            "broker",
+            None,
+            None,
+            "Redis of several servers, such as redis://10.0.0.7. [default: none]",
+        ],
         ["workers", None, None, "Processes for the connections, or auto. [default: 1]"],
     ]
     optFlags: ClassVar = [
@@ -200,6 +208,11 @@ def make(
         # Its file is known now.
         with_look(with_pages(config, file_of(config.server.wsgi)), file_of(config.server.wsgi))
     beside = "" if app is None else folder_of(private)
+    if config.broker.url and count(config.server.workers) > 1:
+        raise StartFailed(
+            f"broker.url excludes workers = {config.server.workers!r}, expected 1: a server with"
+            " its log in Redis is one process; run several servers instead"
+        )
     crew = make_crew(config, environment, reactor)
     service = build(
         config,
@@ -252,7 +265,7 @@ def complete(
     config = with_look(config, options["config"], _private(options))
     if options["reload"]:
         config = with_one_process(config, "with --reload")
-        if not config.store.path:
+        if not config.store.path and not config.broker.url:
             config = replace(config, store=replace(config.store, path=history_file()))
     return config
 
@@ -342,7 +355,30 @@ def configure(
         _log.warn("{line}", line=line, event_name="setting_dubious")
     given: dict[str, Any] = {"listen": listen_texts(options), "workers": workers(options)}
     server = replace(config.server, **{key: value for key, value in given.items() if value})
-    return replace(config, server=server)
+    return with_broker(replace(config, server=server), broker(options))
+
+
+def broker(options: Options) -> str | None:
+    """The URL of `--broker`; None without it. Raises StartFailed."""
+    url: str | None = options["broker"]
+    try:
+        if url:
+            parse_url(url)
+    except InvalidConfig as error:
+        raise StartFailed(f"--broker: {error}") from None
+    return url
+
+
+def with_broker(config: Config, url: str | None) -> Config:
+    """The configuration with the URL of the option, if it is given; raises StartFailed."""
+    if url is None:
+        return config
+    config = replace(config, broker=replace(config.broker, url=url))
+    try:
+        check_broker(config, Location("", "--broker", {"--broker.url": "--broker"}))
+    except InvalidConfig as error:
+        raise StartFailed(str(error)) from None
+    return config
 
 
 def listen_texts(options: Options) -> list[str]:

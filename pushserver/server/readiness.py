@@ -15,6 +15,8 @@ class Readiness:
         """Returns the number of ports that do not listen."""
         self.workers: Callable[[], str] = lambda: ""
         """Returns the problem of the workers, if there is one."""
+        self.broker: Callable[[], str] = lambda: ""
+        """Returns the problem of the broker, if there is one."""
         self.started = False
         """Whether the `start` handler of the application has returned."""
         self.stopping = False
@@ -26,6 +28,7 @@ class Readiness:
         application = "" if self.started else "the start handler has not returned yet"
         return {
             "application": application,
+            "broker": self.broker(),
             "ports": f"{ports} of the ports do not listen" if ports else "",
             "stop": "the server is stopping" if self.stopping else "",
             "store": self._store(),

@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
 from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.config.redis_url import parse_url
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Point
 from pushserver.hub.metrics import Metrics
-from pushserver.redis.connection import parse_url
 from pushserver.redis.log import RedisLog
 from pushserver.redis.scripts import Bounds
 from pushserver.usercode.steady import steady

@@ -19,9 +19,12 @@ import pushserver
 from pushserver import PushServer
 from pushserver.app.dispatch import Dispatcher
 from pushserver.app.service import AppService
+from pushserver.channels.history import History
 from pushserver.cluster.author import Author
 from pushserver.cluster.measures import Measure, Measures
+from pushserver.config.settings import Broker, Config
 from pushserver.errors import StartFailed
+from pushserver.server.broker_parts import BrokerParts
 from pushserver.server.inside import InnerPort
 from pushserver.server.jwks import PublishedKeys, Schedule
 from pushserver.server.links import AuthorPort, UplinkService
@@ -217,6 +220,13 @@ def reports() -> tuple[Service, End]:
     return Reports(nothing, cast(Any, Clock())), nothing
 
 
+def broker_parts() -> tuple[Service, End]:
+    settings = Config(broker=Broker("redis://localhost"))
+    history = History(settings.channel_options())
+    reactor = MemoryReactorClock()
+    return BrokerParts(settings, history, reactor, reactor.seconds), nothing
+
+
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     InnerPort: inner_port,
     Listener: listener,
@@ -233,6 +243,7 @@ MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {
     UplinkService: uplink_service,
     Supervisor: supervisor,
     Reports: reports,
+    BrokerParts: broker_parts,
 }
 AT_ONCE = (
     Reloader,
@@ -243,6 +254,7 @@ AT_ONCE = (
     UplinkService,
     Supervisor,
     Reports,
+    BrokerParts,
 )
 SLOW = [service for service in MAKERS if service not in AT_ONCE]
 

@@ -16,6 +16,7 @@ from pushserver.redis import scripts
 from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
+from pushserver.redis.problems import Problem
 from pushserver.redis.writer import Id
 
 MOST = 10_000
@@ -282,7 +283,7 @@ class FakeConnection:
         node: str,
         made: Callable[[Session], None],
         lost: Callable[[], None],
-        failed: Callable[[str], None],
+        failed: Callable[[Problem], None],
     ):
         self._keys = keys
         self._node = node
@@ -301,9 +302,9 @@ class FakeConnection:
     def stop(self) -> None:
         self.cut()
 
-    def again(self, reason: str) -> None:
+    def again(self, reason: str, short: str = "") -> None:
         if self.linked:
-            self._failed(reason)
+            self._failed(Problem(reason, short))
             self.cut()
 
     def connect(self) -> None:

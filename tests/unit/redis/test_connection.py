@@ -1,4 +1,4 @@
-"""Addresses of Redis, which servers are fit, and connections that are made again."""
+"""Which servers are fit, and connections that are made again."""
 
 from __future__ import annotations
 
@@ -12,77 +12,21 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from pushserver.errors import InvalidConfig
+from pushserver.config.redis_url import parse_url
 from pushserver.redis import scripts
 from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import (
     ANSWER_SECONDS,
     LONGEST_PAUSE,
-    Address,
     Connection,
     Server,
     Session,
     Unfit,
-    parse_url,
     server_of,
 )
 from pushserver.redis.keys import Keys
-
-
-class TestURL:
-    @pytest.mark.parametrize(
-        ("url", "address"),
-        [
-            ("redis://localhost", Address("localhost")),
-            ("redis://10.0.0.7:6380/2", Address("10.0.0.7", 6380, database=2)),
-            ("redis://:pass%40word@r/", Address("r", password="pass@word")),
-            ("redis://me:secret@[::1]:7", Address("::1", 7, user="me", password="secret")),
-            ("rediss://r.example", Address("r.example", tls=True)),
-            ("unix:///run/redis/socket", Address(path="/run/redis/socket")),
-            ("unix://:p@/s?db=3", Address(path="/s", password="p", database=3)),
-        ],
-    )
-    def test_valid_ones_are_parsed(self, url: str, address: Address) -> None:
-        assert parse_url(url) == address
-
-    @pytest.mark.parametrize(
-        "url",
-        [
-            "",
-            "localhost",
-            "http://localhost",
-            "redis://",
-            "redis://h:0",
-            "redis://h:99999",
-            "redis://h:x",
-            "redis://h/one",
-            "redis://h/-1",
-            "redis://h/0/1",
-            "redis://h?db=1",
-            "redis://h#1",
-            "redis://user@h",
-            "redis://[::1",
-            "unix://host/path",
-            "unix://path",
-            "unix:///path?base=1",
-            "unix:///path?db=1&db=2",
-        ],
-    )
-    def test_others_are_refused_with_the_rule(self, url: str) -> None:
-        with pytest.raises(
-            InvalidConfig, match=r"invalid URL of a Redis server .*: expected redis"
-        ):
-            parse_url(url)
-
-    def test_no_text_has_the_password(self) -> None:
-        with pytest.raises(InvalidConfig) as refused:
-            parse_url("redis://me:secret@h/x")
-        shown = [
-            str(refused.value),
-            str(parse_url("redis://me:secret@h")),
-            f"{parse_url('redis://:secret@h')!r}",
-        ]
-        assert not any("secret" in text for text in shown)
+from pushserver.redis.wire import Wire
+from pushserver.usercode import fork
 
 
 def info(**facts: str) -> bytes:
@@ -184,7 +128,7 @@ class Bench:
             "node",
             lambda session: self.made(session),
             self._lose,
-            self.problems.append,
+            lambda problem: self.problems.append(problem.text),
         )
         self.connection.start()
 
@@ -382,3 +326,17 @@ def test_nothing_follows_the_stop(when: str) -> None:
     assert bench.attempts == 1
     assert bench.reactor.getDelayedCalls() == []
     assert bench.lost == (when == "attached")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_connection_does_not_outlive_the_process_in_its_forks(tls: bool) -> None:
+    class Opened:
+        def close(self) -> None:
+            """No-op."""
+
+    transport: Any = StringTransport()
+    inner: Any = StringTransport() if tls else transport
+    transport.transport = inner
+    inner.socket = opened = Opened()
+    Wire(lambda wire: None).makeConnection(transport)
+    assert opened in fork._closed_in_forks()

@@ -12,6 +12,7 @@ from pushserver.errors import LimitExceeded, TooMany, Unavailable
 from pushserver.hub.follower import Image
 from pushserver.redis import tail, writer
 from pushserver.redis.commands import ErrorReply
+from pushserver.redis.problems import Problem
 from pushserver.redis.rows import Cleared
 from pushserver.redis.scripts import Bounds
 from tests.unit.cluster.test_follower_model import WIDE
@@ -156,12 +157,12 @@ def test_publisher_is_told_when_redis_stays_away(world: World, trouble: Trouble)
     [
         ("CHANNELS there are 100000 channels", LimitExceeded, "channels"),
         ("KEYS this publisher has 3", TooMany, None),
-        ("OOM command not allowed when used memory > 'maxmemory'.", Unavailable, "store"),
-        ("MISCONF Redis is configured to save RDB snapshots", Unavailable, "store"),
+        ("OOM command not allowed when used memory > 'maxmemory'.", Unavailable, "broker"),
+        ("MISCONF Redis is configured to save RDB snapshots", Unavailable, "broker"),
     ],
 )
 def test_refusal_is_that_of_one_draft(
-    world: World, answer: str, kind: type[Exception], cause: str | None
+    world: World, trouble: Trouble, answer: str, kind: type[Exception], cause: str | None
 ) -> None:
     here = world.members[0]
     execute, world.redis.execute = world.redis.execute, lambda command: ErrorReply(answer)  # type: ignore[method-assign]
@@ -173,6 +174,37 @@ def test_refusal_is_that_of_one_draft(
     error = refusal(refused)
     assert (type(error), getattr(error, "cause", None)) == (kind, cause)
     assert other[0].seq == 1
+    told = [answer in line for line in trouble.take()]
+    assert told == ([True] if cause == "broker" else [])
+
+
+def test_state_says_why_redis_refuses_until_it_accepts(
+    world: World, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = world.members[0]
+    execute = world.redis.execute
+
+    def refuse() -> None:
+        world.redis.execute = lambda command: ErrorReply("OOM no memory")  # type: ignore[method-assign]
+        send(here)
+        here.links[0].bring_up(1)
+        here.links[0].bring_down(1)
+        world.redis.execute = execute  # type: ignore[method-assign]
+
+    refuse()
+    refuse()
+    assert (here.log.state.attached, here.log.state.problem) == (
+        True,
+        "the memory of Redis is full",
+    )
+    assert len(trouble.take()) == 1
+    send(here)
+    world.settle()
+    assert here.log.state.problem == ""
+    refuse()
+    assert len(trouble.take()) == 1
+    monkeypatch.setattr(writer, "REFUSAL_SECONDS", -1.0)
+    assert here.log.state.problem == ""
 
 
 def test_scripts_that_were_dropped_are_loaded_again(world: World, trouble: Trouble) -> None:
@@ -269,10 +301,10 @@ def test_server_that_is_silent_is_left(world: World, trouble: Trouble, link: int
 def test_outage_is_told_once_for_each_reason(world: World, trouble: Trouble) -> None:
     here = world.members[0]
     for reason in ("one", "one", "two", "one"):
-        here.log._failed(reason)
+        here.log._failed(Problem(reason))
     assert len(trouble.take()) == 2
     world.settle()
-    here.log._failed("one")
+    here.log._failed(Problem("one"))
     assert len(trouble.take()) == 1
 
 

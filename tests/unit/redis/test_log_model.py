@@ -24,9 +24,9 @@ from pushserver.channels.forgotten import bucket
 from pushserver.channels.history import History
 from pushserver.channels.position import Cursor
 from pushserver.channels.publication import Draft, Receipt
+from pushserver.config.redis_url import Address
 from pushserver.hub.follower import MAX_IDLE_SECONDS, Follower
 from pushserver.hub.metrics import Metrics
-from pushserver.redis.connection import Address
 from pushserver.redis.keys import Keys
 from pushserver.redis.log import RedisLog
 from pushserver.redis.rows import Content

@@ -15,7 +15,14 @@ from pushserver.store.service import Storage
 from tests.unit.fakes.web import Response, Server
 from tests.unit.store.test_sync_broker import World
 
-OK = {"application": "ok", "ports": "ok", "stop": "ok", "store": "ok", "workers": "ok"}
+OK = {
+    "application": "ok",
+    "broker": "ok",
+    "ports": "ok",
+    "stop": "ok",
+    "store": "ok",
+    "workers": "ok",
+}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from pushserver.cluster.measures import Measure
 from pushserver.config.settings import Config, Source
 from pushserver.diagnosis.facts import WorkerState
 from pushserver.hub.metrics import Histogram, Metrics
+from pushserver.redis.log import State
 from pushserver.server.build import build
 from pushserver.server.collector import ServerCollector
 from pushserver.server.epoll_limit import LongestTurn
@@ -72,6 +73,8 @@ class World:
         [self.runner] = cast(Any, self.service.sources)
         self.worker = WorkerState(1, 70, "ready", 0)
         self.service.measures.states = lambda: [self.worker]
+        self.broker = State(False, 0, 0.0, "", "", 0, 0)
+        self.collector.broker = lambda: self.broker
         self.link = self.service.measures.link("p", 1, False, tuple)
         self.link.told(Measure(longest_turn=0.1))
 
@@ -125,6 +128,10 @@ def _wait_for_a_commit(world: World) -> None:
     world.storage._batcher._queue._bytes += 500
 
 
+def changes(**values: Any) -> Callable[[World], None]:
+    return lambda world: setattr(world, "broker", replace(world.broker, **values))
+
+
 def _use_threads(pool: Any) -> None:
     pool._running["a"] += 1
     pool._waiting["a"] = {Deferred(): None}
@@ -156,6 +163,10 @@ MOVES: dict[str, Callable[[World], object]] = {
     "store_waiting_publications": _wait_for_a_commit,
     "store_waiting_bytes": _wait_for_a_commit,
     "store_bytes": lambda world: world.file.write_bytes(b"x"),
+    "broker_attached": changes(attached=True),
+    "broker_lag_publications": changes(lag=1),
+    "broker_losses_total": changes(losses=1),
+    "broker_publications_total": changes(entries_read=1),
     "source_publications_total": lambda world: world.runner._record.publication(),
     "source_errors_total": lambda world: world.runner._record._note("failed"),
     "source_restarts_total": lambda world: setattr(world.runner, "_restarts", 1),

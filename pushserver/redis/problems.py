@@ -1,0 +1,40 @@
+"""Why a node is not attached to Redis: in full for the log, and in short for everybody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pushserver.redis.commands import ErrorReply
+
+AWAY = "Redis is away"
+SILENT = "Redis does not answer"
+UNFIT = "this Redis cannot have the log"
+BROKEN = "the connection to Redis is made again"
+STARTING = "not attached to Redis yet"
+
+_OF_ERRORS = {
+    "LAYOUT": (UNFIT, "its keys are those of another version; set another broker.prefix"),
+    "LOADING": ("Redis reads its file", ""),
+    "MISCONF": (UNFIT, ""),
+    "NOAUTH": ("Redis wants a password", "broker.url has none"),
+    "NOPERM": ("Redis does not permit what a node needs", ""),
+    "OOM": ("the memory of Redis is full", ""),
+    "READONLY": (UNFIT, "it is a replica"),
+    "WRONGPASS": ("Redis refuses the password", "broker.url has another one"),
+    "WRONGTYPE": (UNFIT, "another program has keys there; set another broker.prefix"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`text` may have names, addresses and what Redis wrote; `short` has none of these."""
+
+    text: str
+    short: str = AWAY
+
+
+def of_reply(error: ErrorReply) -> Problem:
+    """The problem of a connection that Redis has refused with this error."""
+    short, hint = _OF_ERRORS.get(error.word, ("Redis refuses the node", ""))
+    text = f"{error!s:.300}"
+    return Problem(f"{text} ({hint})" if hint else text, short)

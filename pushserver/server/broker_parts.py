@@ -1,0 +1,119 @@
+"""The parts of a server that is one of several, with their log in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+from twisted.application.service import Service
+
+from pushserver.channels.history import History
+from pushserver.config.limits import Limits
+from pushserver.config.redis_url import parse_url
+from pushserver.config.settings import Broker, Config
+from pushserver.diagnosis.facts import BrokerFacts
+from pushserver.errors import StartFailed
+from pushserver.hub.follower import Follower
+from pushserver.hub.metrics import Metrics
+from pushserver.redis.keys import Keys
+from pushserver.redis.log import RedisLog, State
+from pushserver.redis.scripts import Bounds
+from pushserver.sessions.node import Node
+
+LIBRARIES = ("txredisapi", "hiredis")
+
+
+class BrokerParts(Service):
+    """The log in Redis, and the follower that delivers from it, from the start to the stop."""
+
+    make_log: Callable[..., RedisLog] = RedisLog
+
+    def __init__(
+        self, config: Config, history: History, reactor: Any, monotonic: Callable[[], float]
+    ):
+        """`history` has no channels yet."""
+        check_libraries()
+        settings = config.broker
+        self.address = replace(parse_url(settings.url), ca=settings.ca)
+        self._monotonic = monotonic
+        self._has_room: Callable[[str], bool] = lambda channel: True
+        self.log = self.make_log(
+            self.address,
+            reactor,
+            monotonic,
+            history.options,
+            bounds_of(config.limits),
+            keys_of(settings),
+            has_room=lambda channel: self._has_room(channel),
+        )
+        self.node_name = settings.name or self.log.node
+        """The name of this server among the others."""
+        self.follower = Follower(history, Metrics(), self.log, monotonic)
+        self.log.feed(self.follower)
+
+    def attach(self, node: Node) -> None:
+        """Use the node of this process; called once, before the start."""
+        self._has_room = node.has_room
+        self.follower.reset = node.hub.reset
+
+    def reconfigure(self, limits: Limits, lasting: frozenset[str]) -> None:
+        """Change the bounds, as `Follower.reconfigure`."""
+        self.follower.reconfigure(limits, lasting)
+        self.log.reconfigure(bounds_of(limits))
+
+    def state(self) -> State:
+        """The state of the log."""
+        return self.log.state
+
+    def facts(self) -> BrokerFacts:
+        """The facts for `/status`."""
+        state, since = self.log.state, self.log.state.deaf_since
+        away = None if since is None else round(self._monotonic() - since, 3)
+        return BrokerFacts(
+            str(self.address),
+            self.node_name,
+            away,
+            state.reason or state.problem,
+            state.lag,
+            state.losses,
+        )
+
+    def problem(self) -> str:
+        """Why this server gets no publications of others, or publishes none; for everybody."""
+        state = self.log.state
+        if state.deaf_since is None:
+            return state.problem
+        seconds = self._monotonic() - state.deaf_since
+        return f"{state.problem}, for {seconds:.0f} s; the log has the reason"
+
+    def startService(self) -> None:
+        super().startService()
+        self.log.start()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self.log.stop()
+
+
+def check_libraries() -> None:
+    """Raise StartFailed if the client of Redis is not installed."""
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise StartFailed(
+            f"broker.url is set, and {' and '.join(missing)} is not installed:"
+            " pip install 'pushserver[redis]'"
+        )
+
+
+def keys_of(settings: Broker) -> Keys:
+    """The keys of these settings."""
+    return Keys(f"{{{settings.prefix}}}")
+
+
+def bounds_of(limits: Limits) -> Bounds:
+    """The bounds of the log in Redis."""
+    return Bounds(
+        channels=limits.channels, keys_per_publisher=limits.idempotency_keys_per_publisher
+    )

@@ -1,0 +1,306 @@
+"""Real servers that share a real Redis, as users run them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.certificate import certificate
+from tests.e2e.conditions import wait_until
+from tests.e2e.exchange import SSE, Reading, ask, data, history, publish
+from tests.e2e.server import free_port, run_twistd
+from tests.e2e.sockets import closed_with, dial, frame
+from tests.e2e.watcher import Watcher
+from tests.redis.server import RedisServer
+from tests.redis.servers import Node
+
+PATIENCE_OF_READINESS = 10.0
+"""The promise of docs/monitoring.md."""
+
+
+class Group:
+    """Servers on one Redis, which are stopped in order at the end of the test."""
+
+    def __init__(self, folder: Path, redis: RedisServer):
+        self.folder = folder
+        self.redis = redis
+        self.url = f"unix://{redis.path}"
+        self.nodes: list[Node] = []
+
+    def start(self, text: str = "[sources]\n", url: str = "", ready: bool = True) -> Node:
+        """Start another server."""
+        node = Node(self.folder / f"node{len(self.nodes)}", url or self.url, text)
+        self.nodes.append(node)
+        node.start()
+        if ready:
+            wait_until(node.is_ready)
+        return node
+
+    def end(self) -> None:
+        """Stop them in order; their logs must have no problems."""
+        for node in self.nodes:
+            if node.running:
+                assert node.stop() == -signal.SIGTERM
+            assert node.problems == []
+
+
+@contextmanager
+def grouped(folder: Path, **options: str) -> Iterator[Group]:
+    """A group with a Redis of these options."""
+    with RedisServer(folder, **options) as redis:
+        group = Group(folder, redis)
+        try:
+            yield group
+            group.end()
+        finally:
+            for node in group.nodes:
+                node.kill()
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    with grouped(tmp_path) as group:
+        yield group
+
+
+def event(stream: Reading) -> Any:
+    """The next publication of an event stream."""
+    while True:
+        block = stream.block()
+        if "data" in block and not block.get("event", "").startswith("pushserver-"):
+            return json.loads(block["data"])
+
+
+def refusal(node: Node) -> tuple[int, str, str | None]:
+    """The answer to a publication that is refused."""
+    answer = ask(node, "POST", "channels/a", b"0")
+    return answer.status, answer.text, answer.headers["Retry-After"]
+
+
+def test_watchers_at_one_server_get_what_was_published_at_the_other(group: Group) -> None:
+    here, there = group.start(), group.start()
+    with ExitStack() as stack:
+        socket = stack.enter_context(dial(there, "channels/a"))
+        assert "subscribed" in frame(socket)
+        stream = stack.enter_context(closing(Reading(there, "channels/a", SSE)))
+        client = Watcher(there, "websocket", "a")
+        stack.callback(client.close)
+        client.next("subscribed")
+        receipts = [publish(here, "a", number) for number in range(3)]
+        assert [r["offset"] for r in receipts] == [1, 2, 3]
+        assert [frame(socket)["data"] for _ in range(3)] == [0, 1, 2]
+        assert [client.next("publication")["data"] for _ in range(3)] == [0, 1, 2]
+        assert [event(stream)["data"] for _ in range(3)] == [0, 1, 2]
+    assert history(here, "a") == history(there, "a")
+    assert data(history(there, "a")) == [0, 1, 2]
+
+
+def test_client_resumes_at_another_server(group: Group) -> None:
+    here, there = group.start(), group.start()
+    with dial(here, "channels/a") as socket:
+        frame(socket)
+        publish(here, "a", 1)
+        seen = frame(socket)
+        here.kill()
+    for number in (2, 3):
+        publish(there, "a", number)
+    with dial(there, f"channels/a?since={seen['id']}") as socket:
+        assert frame(socket)["subscribed"]["recovered"] is True
+        assert [frame(socket)["data"] for _ in range(2)] == [2, 3]
+
+
+def test_redis_is_killed_and_comes_back_with_its_data(tmp_path: Path) -> None:
+    with grouped(tmp_path, appendonly="yes", appendfsync="always") as group:
+        redis = group.redis
+        here, there = group.start(), group.start()
+        with dial(there, "channels/a") as socket:
+            frame(socket)
+            publish(here, "a", 1)
+            redis.kill()
+            wait_until(lambda: here.check()[0] == 503)
+            status, text, retry = refusal(here)
+            assert (status, retry is not None) == (503, True)
+            assert "Redis is away" in text
+            assert here.get("health/live").status == 200
+            assert there.get("channels/a").status == 503
+            redis.start()
+            wait_until(here.is_ready)
+            wait_until(there.is_ready)
+            publish(here, "a", 2)
+            assert [frame(socket)["data"] for _ in range(2)] == [1, 2]
+
+
+def test_redis_comes_back_empty_and_readers_are_told(group: Group) -> None:
+    here, there = group.start(), group.start()
+    with dial(there, "channels/a") as socket:
+        frame(socket)
+        publish(here, "a", 1)
+        seen = frame(socket)
+        group.redis.restart()
+        assert closed_with(socket).code == 1013
+    wait_until(here.is_ready)
+    wait_until(there.is_ready)
+    publish(here, "a", 2)
+    with dial(there, f"channels/a?since={seen['id']}") as socket:
+        assert frame(socket)["subscribed"]["recovered"] is False
+
+
+def test_readiness_says_within_seconds_that_redis_does_not_answer(group: Group) -> None:
+    node = group.start()
+    group.redis.pause()
+    try:
+        wait_until(lambda: node.check()[0] == 503, PATIENCE_OF_READINESS)
+        assert node.check()[1].startswith("Redis does not answer, for ")
+        # It may have been sent already, and then be published after all.
+        status, _, retry = refusal(node)
+        assert (status, retry is not None) == (503, True)
+    finally:
+        group.redis.go_on()
+    wait_until(node.is_ready)
+    publish(node, "a", 1)
+    metrics = node.get("metrics").text
+    assert "pushserver_broker_attached 1.0" in metrics
+    assert "pushserver_broker_losses_total 0.0" not in metrics
+
+
+def test_redis_is_not_there_at_the_start(group: Group) -> None:
+    group.redis.kill()
+    node = group.start(ready=False)
+    status, problem = node.check()
+    assert status == 503
+    assert "the log has the reason" in problem
+    assert node.get("health/live").status == 200
+    assert refusal(node)[0] == 503
+    wait_until(lambda: "no connection to Redis at" in node.log)
+    group.redis.start()
+    wait_until(node.is_ready)
+    assert publish(node, "a", 1)["offset"] == 1
+
+
+def test_server_stops_while_redis_is_away(group: Group) -> None:
+    first, second = group.start(), group.start()
+    group.redis.pause()
+    try:
+        assert first.stop() == -signal.SIGTERM
+    finally:
+        group.redis.go_on()
+    group.redis.kill()
+    assert second.stop() == -signal.SIGTERM
+
+
+def status_of(node: Node) -> Any:
+    return json.loads(node.get("status").body)
+
+
+def test_over_tls_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
+    key, path = certificate(tmp_path)
+    port = free_port()
+    tls = {
+        "tls_port": str(port),
+        "tls_key_file": str(key),
+        "tls_cert_file": str(path),
+        "tls_ca_cert_file": str(path),
+        "tls_auth_clients": "no",
+    }
+    with grouped(tmp_path, **tls) as group:
+        url = f"rediss://127.0.0.1:{port}"
+        here = group.start(f'[sources]\n[broker]\nca = "{path}"\n', url)
+        assert publish(here, "a", 1)["offset"] == 1
+        there = group.start(url=url, ready=False)
+        wait_until(lambda: "certificate verify failed" in there.log)
+        plain = group.start(url=f"redis://127.0.0.1:{port}", ready=False)
+        wait_until(lambda: "no connection to Redis" in plain.log)
+        assert {there.check()[0], plain.check()[0]} == {503}
+
+
+class TestRedisThatCannotBeUsed:
+    """Each state is a line of the log, a check and a finding, and never a traceback."""
+
+    @pytest.mark.parametrize(
+        ("option", "value", "short", "text"),
+        [
+            ("maxmemory_policy", "allkeys-lru", "this Redis cannot have", "expected 'noeviction'"),
+            ("requirepass", "secret", "Redis wants a password", "broker.url has none"),
+            ("replicaof", "127.0.0.1 1", "this Redis cannot have", "expected 'master'"),
+        ],
+    )
+    def test_by_its_settings(
+        self, tmp_path: Path, option: str, value: str, short: str, text: str
+    ) -> None:
+        with grouped(tmp_path, **{option: value}) as group:
+            node = group.start(ready=False)
+            wait_until(lambda: node.check()[1].startswith(short))
+            assert text in node.log
+            [finding] = [f for f in status_of(node)["findings"] if f["subject"] == "broker"]
+            assert (finding["level"], text in finding["text"]) == ("error", True)
+
+    def test_by_its_password(self, tmp_path: Path) -> None:
+        with grouped(tmp_path, requirepass="secret") as group:
+            path = group.redis.path
+            node = group.start(url=f"unix://:wrong-one@{path}", ready=False)
+            wait_until(lambda: node.check()[1].startswith("Redis refuses the password"))
+            assert "WRONGPASS" in node.log
+            group.start(url=f"unix://:secret@{path}")
+            for each in group.nodes:
+                assert "wrong-one" not in each.log
+                assert "secret" not in each.log
+
+    @pytest.mark.parametrize("key", ["{ps0}:m", "{ps0}:log", "{ps0}:w"])
+    def test_by_keys_of_another_program(self, group: Group, key: str) -> None:
+        group.redis.connection("SET", key, "theirs")
+        node = group.start(ready=False)
+        wait_until(lambda: node.check()[1].startswith("this Redis cannot have"))
+        assert "another program has keys there" in node.log
+        group.redis.connection("DEL", key)
+        wait_until(node.is_ready)
+
+    def test_by_its_memory(self, group: Group) -> None:
+        node = group.start()
+        group.redis.connection("CONFIG", "SET", "maxmemory", 1)
+        status, text, retry = refusal(node)
+        assert (status, retry is not None) == (503, True)
+        assert "the memory of Redis is full" in text
+        assert node.check() == (503, "the memory of Redis is full")
+        assert node.log.count("redis") == 0 or "OOM" in node.log
+        group.redis.connection("CONFIG", "SET", "maxmemory", 0)
+        publish(node, "a", 1)
+        assert node.is_ready()
+
+
+def test_reload_while_redis_is_away(group: Group) -> None:
+    node = group.start()
+    group.redis.kill()
+    wait_until(lambda: node.check()[0] == 503)
+    node.file.write_text('[sources]\n[limits]\nchannels = 1\n[broker]\nprefix = "other"\n')
+    node.send(signal.SIGHUP)
+    wait_until(lambda: "the configuration was read again" in node.log)
+    [line] = [row for row in node.log.splitlines() if "was read again" in row]
+    assert "changed limits.channels; these need a restart: broker.prefix" in line
+    group.redis.start()
+    wait_until(node.is_ready)
+    publish(node, "a", 1)
+    answer = ask(node, "POST", "channels/b", b"1")
+    assert (answer.status, "1 channels" in answer.text) == (503, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--broker", "redis://me:secret@h/x"], "invalid URL of a Redis server 'redis://...@h/x'"),
+        (["--broker", "redis://h", "--config", "c.toml"], "store.path is set too ('x.db')"),
+        (["--broker", "redis://h", "--workers", "2"], "broker.url excludes workers = 2"),
+    ],
+)
+def test_contradictions_end_the_start(tmp_path: Path, arguments: list[str], problem: str) -> None:
+    (tmp_path / "c.toml").write_text('[store]\npath = "x.db"\n')
+    ended = run_twistd(tmp_path, "-n", "pushserver", "--port", "0", *arguments)
+    assert ended.returncode == 1
+    assert problem in ended.stdout
+    assert "secret" not in ended.stdout
+    assert "Traceback" not in ended.stdout
