@@ -14,6 +14,7 @@ from pushserver.app.dispatch import Dispatcher
 from pushserver.app.handlers import HandlerRegistry, make_handler
 from pushserver.app.link import ServerLink
 from pushserver.app.result import Published
+from pushserver.auth.issuer import NO_SECRET
 from pushserver.channels import jsontext
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.idempotency import check_key
@@ -275,10 +276,7 @@ class App:
         """
         issuer = self._server().issuer
         if not issuer.secret:
-            raise ValueError(
-                "the server has no key for HS256 (auth.token_secret, auth.token_keys),"
-                " which signs tokens"
-            )
+            raise ValueError(NO_SECRET)
         return issuer.token(user, channels=channels, seconds=seconds, info=info, channel=channel)
 
     def disconnect(

@@ -63,6 +63,11 @@ def token(
     return sign(content, _secret(secret))
 
 
+NO_SECRET = (
+    "the server has no key for HS256 (auth.token_secret, auth.token_keys), which signs tokens"
+)
+
+
 @dataclass(frozen=True)
 class Issuer:
     """Makes tokens that one server accepts, by its settings."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from twisted.logger import Logger
 
 from pushserver import __version__
+from pushserver.errors import Unavailable
 from pushserver.resources.assets import Assets
 from pushserver.resources.templates import OWN_NAMES, Templates
 from pushserver.usercode.rate import LogLimiter
@@ -31,6 +32,18 @@ def asset_folder(name: str) -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"no {name} folder in {package} or beside it")
+
+
+OWN_PAGES = "pages"
+"""The folder of pages in the user's folder of templates."""
+
+
+class Pending(Exception):
+    """A rendering needs channels that `loading` waits for, and has to be repeated."""
+
+    def __init__(self, loading: Awaitable[None]):
+        super().__init__()
+        self.loading = loading
 
 
 class Pages:
@@ -124,6 +137,10 @@ class Pages:
         except Refusal:
             return _encoded(self._own.render("error.html", {"version": __version__, **values}))
 
+    def own(self, name: str, values: Mapping[str, object]) -> bytes:
+        """A page of the user; raises Refusal, and Pending and Unavailable as its functions do."""
+        return self._render(name, **values)
+
     def _render(self, name: str, **values: object) -> bytes:
         """Render a template; raises Refusal if it fails, or takes too much time."""
         known: Mapping[str, object] = {"version": __version__, **values}
@@ -135,6 +152,8 @@ class Pages:
             raise Refusal(503, "the server has no time for this page now", RETRY)
         try:
             return _encoded(self._templates.render(name, known))
+        except (Pending, Unavailable):
+            raise
         except Exception as error:
             problem = self._templates.explain(name, error)
             self._failed(name, problem)
@@ -160,6 +179,9 @@ def names_of(folder: str) -> Iterator[str]:
     for name in OWN_NAMES if folder else ():
         if os.path.isfile(os.path.join(folder, name)):
             yield name
+    if folder:
+        files = sorted(Path(folder, OWN_PAGES).rglob("*.html"))
+        yield from (file.relative_to(folder).as_posix() for file in files)
 
 
 def look_problems(folder: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from pushserver.errors import StartFailed
+from pushserver.resources.own_pages import OwnPages
 from pushserver.resources.static import INDEX, StaticFiles, within
 from pushserver.resources.variants import Variants
 from pushserver.web.hosts import Hosts
@@ -54,7 +55,8 @@ class RootResource(ContainerResource):
     """All URLs of the server, and beside them the pages of the user.
 
     The server's URLs take precedence, except for the page at `/` and the icon, which are the
-    user's if they exist. A request is refused if `hosts` does not allow its Host.
+    user's if they exist. A page by a template, of `own`, precedes a file of `pages`. A request is
+    refused if `hosts` does not allow its Host.
 
     With a WSGI application, all other URLs are the application's, also `/`, the icon, and names
     that `files`, the server's own files at `/static`, do not have.
@@ -70,8 +72,10 @@ class RootResource(ContainerResource):
         pages: UserPages | None = None,
         application: Resource | None = None,
         files: StaticFiles | None = None,
+        own: OwnPages | None = None,
     ):
         super().__init__(children)
+        self._own = own
         self._application = application
         self._files = files
         self._hosts = hosts
@@ -79,12 +83,27 @@ class RootResource(ContainerResource):
         self._pages = pages
         for name in sorted(part.decode() for part in children if part):
             if pages is not None and pages.has(name):
-                self._log.warn(
-                    "{name} in {pages} is not served: /{name} is the server's own",
-                    name=name,
-                    pages=pages.path,
-                    event_name="page_not_served",
-                )
+                self._warn(name, pages.path, name)
+        if own is not None:
+            self._warn_of_collisions(own)
+
+    def _warn_of_collisions(self, own: OwnPages) -> None:
+        files = self._pages
+        for name, file in own.names():
+            if name and name.encode() in self.children:
+                self._warn(file, own.folder, name)
+            elif files is not None and files.has(name or INDEX):
+                self._warn(name or INDEX, files.path, name, f"{own.folder}/{file}")
+
+    def _warn(self, name: str, pages: str, url: str, owner: str = "the server's own") -> None:
+        self._log.warn(
+            "{name} in {pages} is not served: /{url} is {owner}",
+            name=name,
+            pages=pages,
+            url=url,
+            owner=owner,
+            event_name="page_not_served",
+        )
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Any:
         if path == HEALTH:
@@ -92,6 +111,10 @@ class RootResource(ContainerResource):
         refusal = self._hosts.refusal(request)
         if refusal is not None:
             return Refusing(refusal)
+        if self._own is not None and (not path or path not in self.children):
+            page = self._own.find([path, *(request.postpath or ())])
+            if page is not None:
+                return page
         if not path and request.postpath:
             return self._application or NotFound()
         if not path and self._pages is not None and self._pages.has(INDEX):

@@ -18,7 +18,7 @@ from pushserver.cluster.measures import Measures
 from pushserver.config.keys import make_keys
 from pushserver.config.secret_files import MAX_SECRET_BYTES, read_file
 from pushserver.config.settings import Config, Server, Source, Types
-from pushserver.config.tokens import make_verifier
+from pushserver.config.tokens import make_issuer, make_verifier
 from pushserver.errors import StartFailed
 from pushserver.resources.centrifuge import ConnectionContext
 from pushserver.resources.channels import (
@@ -27,6 +27,7 @@ from pushserver.resources.channels import (
 from pushserver.resources.fragments import Fragments
 from pushserver.resources.health import health
 from pushserver.resources.metrics import MetricsResource
+from pushserver.resources.own_pages import OwnPages, PageContext
 from pushserver.resources.pages import Pages
 from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.status import StatusResource
@@ -175,6 +176,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     }
     # With an application at `/`, the page beside it is a template or not meant for it.
     pages_of_user = user_pages(server, base.beside if base.gateway is None else "")
+    page_context = PageContext(node, gate, pages.own, make_issuer(auth))
     root: Resource
     if base.relays is not None:
         root = worker_tree(
@@ -193,6 +195,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
             monitoring,
             config.socketio,
             base.gateway,
+            OwnPages(server.templates, page_context) if server.templates else None,
         )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
     # The port for metrics asks for no key.

@@ -21,6 +21,7 @@ from pushserver.resources.channels import (
     FrontResource,
 )
 from pushserver.resources.hooks import HooksResource
+from pushserver.resources.own_pages import OwnPages
 from pushserver.resources.pages import CLIENT, SOCKET_IO, asset_folder
 from pushserver.resources.root import (
     IndexPage,
@@ -66,6 +67,7 @@ def tree(
     monitoring: Mapping[bytes, Resource],
     socketio: SocketIO,
     application: Gateway | None,
+    own: OwnPages | None = None,
 ) -> Resource:
     """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
     static, files = static_files(server.static)
@@ -103,6 +105,7 @@ def tree(
         pages,
         application,
         files,
+        own,
     )
 
 

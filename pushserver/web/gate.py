@@ -135,6 +135,16 @@ class Gate:
         too, so that development and production are alike.
         """
         check_origin(request, self._trust)
+        self.check_readable(identity, names, action, member)
+
+    def check_readable(
+        self,
+        identity: Identity,
+        names: Sequence[str],
+        action: Action = "subscribe",
+        member: bool = False,
+    ) -> None:
+        """The same without the origin, for a page: a link from another site may open it."""
         for name in names:
             if self._permissions.check(action, name, identity, member=member):
                 if identity.key is not None:

@@ -297,6 +297,8 @@ BOUNDS = {
     "resources.fragments.Fragments._made": "MAX_BYTES: test_fragments.py fills it",
     "resources.fragments.Fragments._representations": "ACTIONS and MODES",
     "resources.fragments.Fragments._shares": CONFIGURED,
+    "resources.own_pages.Reading._loaded": "MOST_CHANNELS",
+    "resources.own_pages.Recent.position": "two",
     "resources.pages.Pages._limiters": "the templates of pages",
     "resources.pages.Pages._shares": "the templates of pages",
     "resources.variants.VariantCache._entries": "MAX_VARIANT_BYTES: test_static.py fills it",

@@ -59,6 +59,7 @@ BOUNDS = {
     "channels.publication._TAG_BYTES": MEMORY,
     "resources.fragments.ENTRY_BYTES": MEMORY,
     "resources.fragments.MAX_BYTES": "test_fragments.py fills it",
+    "resources.own_pages.MOST_BYTES": "data of one page: test_a_wrong_page_is_an_error_of_its_own",
     "resources.variants.ENTRY_BYTES": MEMORY,
     "resources.variants.MAX_VARIANT_BYTES": "test_static.py fills it",
     "cluster.link.MESSAGE_BYTES": ONE,
