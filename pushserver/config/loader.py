@@ -17,6 +17,7 @@ from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.names import check_event, check_name
 from pushserver.config import environment as variables
 from pushserver.config.access import access_warnings
+from pushserver.config.colours import colour_warnings
 from pushserver.config.convert import (
     Location,
     check_known,
@@ -36,6 +37,7 @@ from pushserver.config.settings import (
     Broker,
     Config,
     Log,
+    Page,
     Server,
     SocketIO,
     Source,
@@ -61,6 +63,7 @@ _SECTIONS: dict[str, type] = {
     "store": Store,
     "broker": Broker,
     "socketio": SocketIO,
+    "page": Page,
     "log": Log,
     "defaults": ChannelOptions,
 }
@@ -211,13 +214,15 @@ def warnings(
 
     These are variables PUSHSERVER_... that set nothing, weak API keys and secrets, and files of
     them that all users can read; rules that need users or a handler, unless there is an
-    `application`; trusted proxies in the public internet; and metrics that others may read.
+    `application`; trusted proxies in the public internet; metrics that others may read; and colours
+    that are hard to read.
     """
     foreign = config.server.foreign_variables
     yield from variables.unknown(environment, _known_keys(types), foreign)
     yield from key_warnings(config.auth)
     yield from token_warnings(config.auth)
     yield from access_warnings(config, application)
+    yield from colour_warnings(config.page)
 
 
 def check_broker(config: Config, location: Location) -> None:

@@ -179,6 +179,28 @@ class SocketIO:
     recovery: bool = False
 
 
+Colour = Annotated[
+    str,
+    Meta(
+        pattern="^(#[0-9A-Fa-f]{3}([0-9A-Fa-f]{3})?)?$",
+        max_length=7,
+        description="a colour such as #1d5fd1, or nothing",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The server's pages: the name in their header and titles, and the colour of links.
+
+    `accent_dark`: the colour on dark pages; see `config.colours`.
+    """
+
+    title: Annotated[str, Meta(min_length=1, max_length=64)] = "pushserver"
+    accent: Colour = ""
+    accent_dark: Colour = ""
+
+
 Level = Literal["debug", "info", "warn", "error", "critical"]
 
 LOG_PARTS = (
@@ -288,6 +310,7 @@ class Config:
     )
     log: Log = field(default_factory=Log)
     socketio: SocketIO = field(default_factory=SocketIO)
+    page: Page = field(default_factory=Page)
     broker: Broker = field(default_factory=Broker)
 
     def channel_options(self) -> Callable[[str], ChannelOptions]:

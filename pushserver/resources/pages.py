@@ -10,9 +10,12 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from pushserver import __version__
+from pushserver.config.colours import page_style
+from pushserver.config.settings import Page
 from pushserver.errors import Unavailable
 from pushserver.resources.assets import Assets
 from pushserver.resources.templates import OWN_NAMES, Templates
+from pushserver.resources.variants import digest_of
 from pushserver.usercode.rate import LogLimiter
 from pushserver.usercode.share import TOO_MUCH, Share
 from pushserver.web.document import Document
@@ -34,6 +37,8 @@ def asset_folder(name: str) -> Path:
     raise FileNotFoundError(f"no {name} folder in {package} or beside it")
 
 
+COLOURS = "page-colours.css"
+"""The style with the configured colours, below `static`."""
 OWN_PAGES = "pages"
 """The folder of pages in the user's folder of templates."""
 
@@ -65,16 +70,18 @@ class Pages:
         self._monotonic = monotonic
         self._development = development
         self._assets = Assets(asset_folder("static")) if assets is None else assets
+        self._page = Page()
         self._own = self._templates = self._make("")
         self._shares: dict[str, Share] = {}
         self._limiters: dict[str, LogLimiter] = {}
 
-    def use(self, templates: str, static: str) -> None:
+    def use(self, templates: str, static: str, page: Page) -> None:
         """Use the templates and the static files of these folders from now on; "" for none.
 
         Logs the errors of the templates. No step may fail.
         """
         self._assets = Assets(asset_folder("static"), own=static)
+        self._page = page
         self._own = self._make("")
         self._templates = self._make(templates) if templates else self._own
         self._shares.clear()
@@ -86,8 +93,10 @@ class Pages:
                 self._failed(name, self._templates.describe(name, error))
 
     def _make(self, folder: str) -> Templates:
-        own = str(asset_folder("templates"))
+        own, style = str(asset_folder("templates")), page_style(self._page).encode()
         names = {
+            "site": self._page.title,
+            "colours": f"{COLOURS}?v={digest_of(style)}" if style else "",
             "asset": self._assets.url,
             "bundled": self._assets.scripts_bundled,
             "styles": self._assets.styles,

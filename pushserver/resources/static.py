@@ -15,10 +15,16 @@ from twisted.web.http import CACHED, NOT_MODIFIED, stringToDatetime
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.resources.variants import FileVersion, VariantCache, Variants, version_of
+from pushserver.resources.variants import (
+    FileVersion,
+    VariantCache,
+    Variants,
+    digest_of,
+    version_of,
+)
 from pushserver.web.accept import coding
 from pushserver.web.mount import abort, surroundings, to_folder
-from pushserver.web.resource import NotFound, Refusal, header, refuse
+from pushserver.web.resource import Answer, LeafResource, NotFound, Refusal, header, refuse
 
 with warnings.catch_warnings():
     # Twisted 26.10's static module calls what it deprecates itself, when it is imported.
@@ -188,7 +194,7 @@ class StaticFiles(File):
         versions = request.args.get(b"v")
         immutable = variants is not None and versions == [variants.digest.encode()]
         immutable = immutable or self._has_version()
-        return {b"cache-control": b"max-age=31536000, immutable" if immutable else b"no-cache"}
+        return {b"cache-control": cache_control(immutable)}
 
     def _has_version(self) -> bool:
         """Whether the path of the file contains its version, as that of a vendored file."""
@@ -224,6 +230,27 @@ class PublicFiles(StaticFiles):
         return _cache.get(self.path, version) if _suffix(self.path) in COMPRESSED else None
 
 
+class StyleResource(LeafResource):
+    """A style that the server makes."""
+
+    def __init__(self, style: bytes):
+        super().__init__()
+        self._style = style
+
+    def answer_get(self, request: Request) -> Answer:
+        versions = request.args.get(b"v")
+        request.setHeader(b"content-type", TYPES[".css"].encode())
+        request.setHeader(
+            b"cache-control", cache_control(versions == [digest_of(self._style).encode()])
+        )
+        return self._style
+
+
+def cache_control(immutable: bool) -> bytes:
+    """The Cache-Control of a file, whose URL may contain its version."""
+    return b"max-age=31536000, immutable" if immutable else b"no-cache"
+
+
 class OwnPublicFiles(PublicFiles):
     """The user's files at the URLs of the server's own."""
 
@@ -242,6 +269,8 @@ class OverlaidFiles(PublicFiles):
         return PublicFiles(path, self._root)
 
     def finds(self, segments: Sequence[bytes]) -> bool:
+        if len(segments) == 1 and segments[0] in self.children:
+            return True
         return (self._own is not None and self._own.finds(segments)) or super().finds(segments)
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Any:

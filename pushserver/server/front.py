@@ -180,7 +180,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     root: Resource
     if base.relays is not None:
         root = worker_tree(
-            channels, connections, base.pollings, server, config.socketio, base.relays
+            channels, connections, base.pollings, server, config.socketio, config.page, base.relays
         )
     else:
         root = tree(
@@ -195,6 +195,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
             monitoring,
             config.socketio,
             base.gateway,
+            config.page,
             OwnPages(server.templates, page_context) if server.templates else None,
         )
     shortcut = websockets.shortcut(root) if base.shortcuts else None

@@ -246,7 +246,7 @@ class Live:
         # Also if no setting has changed: a template may have.
         names = config.templates if base.runs_sources else ()
         base.fragments.use(templates_folder(config, base.templates_beside), names)
-        base.pages.use(config.server.templates, config.server.static)
+        base.pages.use(config.server.templates, config.server.static, config.page)
         node.replays.clear()
         accepts_tokens = front.verifier is not None
         self._site.reconfigure(front.root, limits, front.shortcut, front.trust, accepts_tokens)

@@ -10,7 +10,8 @@ from twisted.web.resource import Resource
 
 from pushserver.auth.allowed_origins import Origins
 from pushserver.auth.origin import host_name
-from pushserver.config.settings import Server, SocketIO
+from pushserver.config.colours import page_style
+from pushserver.config.settings import Page, Server, SocketIO
 from pushserver.errors import StartFailed
 from pushserver.resources.api import ApiResource
 from pushserver.resources.centrifuge import ConnectionContext, EmulationResource
@@ -22,7 +23,7 @@ from pushserver.resources.channels import (
 )
 from pushserver.resources.hooks import HooksResource
 from pushserver.resources.own_pages import OwnPages
-from pushserver.resources.pages import CLIENT, SOCKET_IO, asset_folder
+from pushserver.resources.pages import CLIENT, COLOURS, SOCKET_IO, asset_folder
 from pushserver.resources.root import (
     IndexPage,
     RootResource,
@@ -36,6 +37,7 @@ from pushserver.resources.static import (
     OwnPublicFiles,
     PublicFiles,
     StaticFiles,
+    StyleResource,
 )
 from pushserver.resources.status import StatusResource
 from pushserver.resources.top import Load
@@ -67,10 +69,11 @@ def tree(
     monitoring: Mapping[bytes, Resource],
     socketio: SocketIO,
     application: Gateway | None,
+    page: Page,
     own: OwnPages | None = None,
 ) -> Resource:
     """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
-    static, files = static_files(server.static)
+    static, files = static_files(server.static, page)
     hooks = {
         runner.plan.name: runner.source.receive
         for runner in runners
@@ -115,10 +118,11 @@ def worker_tree(
     pollings: Pollings,
     server: Server,
     socketio: SocketIO,
+    page: Page,
     relays: Relays,
 ) -> Resource:
     """The URLs of a worker; the main process has checked the path of Socket.IO."""
-    static, files = static_files(server.static)
+    static, files = static_files(server.static, page)
     children: dict[bytes, Resource] = {
         b"channels": ChannelsResource(channels),
         b"events": EventsResource(channels),
@@ -131,10 +135,13 @@ def worker_tree(
     return WorkerRootResource(children, Hosts(names(server)), files, relays.main)
 
 
-def static_files(own: str) -> tuple[str, StaticFiles]:
+def static_files(own: str, page: Page) -> tuple[str, StaticFiles]:
     """The folder of the server's own files, and the resource of those and of the user's."""
     static = str(asset_folder("static"))
     files = OverlaidFiles(static, own=OwnPublicFiles(own) if own else None)
+    style = page_style(page).encode()
+    if style:
+        files.putChild(COLOURS.encode(), StyleResource(style))
     # Pages of users use this name, without a version.
     files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
     return static, files

@@ -309,11 +309,11 @@ class LivePage {
   }
 
   titleText() {
-    const { channel } = this.settings;
+    const { channel, site } = this.settings;
     if (this.stateLine.state.state === "reconnecting") return `${channel} (reconnecting)`;
     if (this.stateLine.state.state === "closed") return `${channel} (closed)`;
     const names = this.points.names;
-    if (names.length !== 1) return `${channel} · pushserver`;
+    if (names.length !== 1) return `${channel} · ${site}`;
     return `${this.graph.latest(names[0])} · ${channel}`;
   }
 
@@ -348,12 +348,13 @@ class LivePage {
 }
 
 function readSettings({ dataset }) {
-  const { root, channel } = dataset;
+  const { root, channel, site = "pushserver" } = dataset;
   const absolute = (path) => new URL(`${root}/${path}`, window.location.href).href;
   const historySize = Math.min(MAX_POINTS, Number(dataset.historySize));
   const listSize = Number(dataset.listSize);
   return {
     channel,
+    site,
     historySize,
     listSize,
     last: Math.max(historySize, listSize),

@@ -71,7 +71,17 @@ def test_some_settings_apply_although_others_of_their_section_need_a_restart() -
 
 def test_the_document_says_of_each_setting_whether_it_needs_a_restart() -> None:
     said: dict[str, bool] = {}
-    headings = {"server", "auth", "store", "broker", "log", "socketio", "channels", "limits"}
+    headings = {
+        "server",
+        "auth",
+        "store",
+        "broker",
+        "page",
+        "log",
+        "socketio",
+        "channels",
+        "limits",
+    }
     section = ""
     for line in DOCUMENT.read_text("utf-8").splitlines():
         if line.startswith("## "):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pushserver.config.settings import Config
+from pushserver.config.settings import Config, Page
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.resources.assets import STYLES
 from pushserver.resources.pages import Pages, asset_folder, look_problems
@@ -42,7 +42,7 @@ def make_server(templates: Path | None = None, static: Path | None = None) -> Se
     return Server(config=Config(server=server))
 
 
-def page(server: Server, path: str = "/channels/a") -> Response:
+def get_page(server: Server, path: str = "/channels/a") -> Response:
     return server.get(path, accept=BROWSER)
 
 
@@ -64,12 +64,12 @@ def test_the_names_of_the_servers_templates_are_those_of_their_files() -> None:
 def test_one_template_replaces_one_page(templates: Path, name: str, path: str, status: int) -> None:
     (templates / name).write_text(EXTENDED)
     server = make_server(templates)
-    answer = page(server, path)
+    answer = get_page(server, path)
     assert answer.status == status
     assert b"<main>own</main>" in answer.body
     assert b'<header class="page-header">' in answer.body
     others = {"/channels/a", "/channels/", "/nothing"} - {path}
-    assert not any(b"own</main>" in page(server, other).body for other in others)
+    assert not any(b"own</main>" in get_page(server, other).body for other in others)
 
 
 def test_a_page_of_ones_own_is_that_of_all_pages(templates: Path) -> None:
@@ -82,11 +82,11 @@ def test_a_page_of_ones_own_is_that_of_all_pages(templates: Path) -> None:
     (templates / "login.html").write_text("<p>Ask the office for a key.</p>")
     server = make_server(templates)
     titles = [
-        re.findall(r"<title>(.*)</title>", page(server, path).body.decode())
+        re.findall(r"<title>(.*)</title>", get_page(server, path).body.decode())
         for path in ("/channels/a", "/channels/", "/nothing")
     ]
     assert titles[0] == ["a"]
-    assert b"Ask the office" in page(server).body
+    assert b"Ask the office" in get_page(server).body
     # Each page of the server has a title of its own in place of that of page.html.
     assert titles[1:] == [["Channels · pushserver"], ["404 Not Found · pushserver"]]
 
@@ -94,7 +94,7 @@ def test_a_page_of_ones_own_is_that_of_all_pages(templates: Path) -> None:
 def test_templates_beside_an_application_or_pages_replace_nothing(templates: Path) -> None:
     (templates / "error.html").write_text("own")
     server = Server(config=Config(server=ServerConfig(pages=str(templates))))
-    assert page(server, "/nothing").body != b"own"
+    assert get_page(server, "/nothing").body != b"own"
 
 
 @pytest.mark.parametrize(
@@ -114,16 +114,16 @@ def test_an_error_is_in_the_log_and_costs_its_page_alone(
 ) -> None:
     (templates / "channel.html").write_text(text)
     server = make_server(templates)
-    answer = page(server)
+    answer = get_page(server)
     assert answer.status == 500
     assert b"internal server error" in answer.body
     assert problem.encode() not in answer.body
     assert "channel.html" not in answer.body.decode()
-    page(server)
+    get_page(server)
     [line] = trouble.take()
     assert line.startswith("the page channel.html failed: ")
     assert problem in line
-    assert page(server, "/channels/").status == 200
+    assert get_page(server, "/channels/").status == 200
     assert server.get("/channels/a").status == 200
 
 
@@ -132,7 +132,7 @@ def test_an_error_in_the_page_of_errors_leaves_the_servers_own(
 ) -> None:
     for name in ("error.html", "page.html"):
         (templates / name).write_text("{{ nothing }}")
-    answer = page(make_server(templates), "/nothing")
+    answer = get_page(make_server(templates), "/nothing")
     assert answer.status == 404
     assert b"there is nothing at this URL" in answer.body
     assert "the page error.html failed: error.html, line 1" in trouble.take()[0]
@@ -153,7 +153,7 @@ def test_in_development_a_page_has_its_error_and_changes_count_at_once(
     file = templates / "channel.html"
     file.write_text("one\n<b>\n{{ nothing }}\n" + "last\n" * 9)
     pages = Pages(float, development=True)
-    pages.use(str(templates), "")
+    pages.use(str(templates), "", Page())
     with pytest.raises(Refusal) as failed:
         pages.channel("a", ".", 1, True)
     assert failed.value.http_status == 500
@@ -176,13 +176,13 @@ def test_templates_are_read_once_and_again_with_the_configuration(templates: Pat
     file = templates / "channel.html"
     file.write_text("one")
     pages = Pages(float)
-    pages.use(str(templates), "")
+    pages.use(str(templates), "", Page())
     assert pages.channel("a", ".", 1, True).html == b"one"
     file.write_text("two, and longer")
     assert pages.channel("a", ".", 1, True).html == b"one"
-    pages.use(str(templates), "")
+    pages.use(str(templates), "", Page())
     assert pages.channel("a", ".", 1, True).html == b"two, and longer"
-    pages.use("", "")
+    pages.use("", "", Page())
     assert b"<!doctype html>" in pages.channel("a", ".", 1, True).html
 
 
@@ -195,7 +195,7 @@ def test_a_slow_template_takes_a_part_of_the_time(templates: Path, trouble: Trou
         return now[0]
 
     pages = Pages(clock)
-    pages.use(str(templates), "")
+    pages.use(str(templates), "", Page())
     for _ in range(5):
         pages.channel("a", ".", 1, True)
     with pytest.raises(Refusal) as failed:
@@ -225,9 +225,9 @@ def test_each_block_of_the_document_can_be_replaced(templates: Path, block: str,
     server = make_server(templates)
     ours = Server()
     for name, path in SHOWN.items():
-        body = page(server, path).body
+        body = get_page(server, path).body
         assert (f"<b>{block}</b>".encode() in body) == (of in (name, "page.html")), name
-        assert len(body) != len(page(ours, path).body) or of not in (name, "page.html")
+        assert len(body) != len(get_page(ours, path).body) or of not in (name, "page.html")
 
 
 def test_the_document_has_all_blocks() -> None:
@@ -246,7 +246,7 @@ def test_the_page_and_the_style_of_the_document(templates: Path, static: Path) -
     (static / "own.css").write_text(css)
     server = make_server(templates, static)
     for path in SHOWN.values():
-        text = page(server, path).body.decode()
+        text = get_page(server, path).body.decode()
         assert "Our factory</a>" in text
         [url] = re.findall(r'href="[./]+/(static/own\.css\?v=\w+)"', text)
         answer = server.get(f"/{url}", "HEAD")
@@ -289,9 +289,9 @@ def test_a_file_replaces_one_of_the_server(static: Path, monkeypatch: pytest.Mon
     assert server.get("/static/favicon.svg").body == b"<svg/>"
     assert server.get("/static/centrifuge.js").body == b"own()"
     assert server.get("/favicon.ico").body == b"<svg/>"
-    assert f"favicon.svg?v={digest_of(b'<svg/>')}" in linked(page(server))
+    assert f"favicon.svg?v={digest_of(b'<svg/>')}" in linked(get_page(server))
     (static / "favicon.svg").write_text("<svg>2</svg>")
-    assert f"favicon.svg?v={digest_of(b'<svg>2</svg>')}" in linked(page(server))
+    assert f"favicon.svg?v={digest_of(b'<svg>2</svg>')}" in linked(get_page(server))
     assert server.get("/static/favicon.svg").body == b"<svg>2</svg>"
 
 
@@ -313,7 +313,7 @@ def test_pages_load_the_sources_of_what_was_replaced(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("/* own */")
     server = make_server(static=static)
-    answer = page(server)
+    answer = get_page(server)
     urls = linked(answer)
     assert f"{scripts}live.js" in {url.partition("?")[0] for url in urls}
     sheets = [url for url in urls if url.partition("?")[0].endswith(".css")]
