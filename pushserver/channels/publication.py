@@ -42,6 +42,8 @@ class Draft:
     """The name of the peer for the bound on its idempotency keys; empty for none of its own."""
     skip: tuple[str, ...] = ()
     """The ids of clients to which it is not delivered. It is in the history for them, too."""
+    lease: str = ""
+    """The source that publishes it: of several servers, only the one that runs it may."""
 
 
 class Receipt(Struct, frozen=True, gc=False, array_like=True):

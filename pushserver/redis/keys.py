@@ -11,7 +11,8 @@ class Keys:
     `epoch`, `seq`, `layout`, and `b<bucket>` for each bucket of `channels.forgotten.Forgotten`.
     `log` is the stream of all publications, `<seq>-0`, and of all clears, `<seq>-<number>`.
     `due` is a sorted set of all channels: the time (ms) at which `sweep` has to look at each.
-    `nodes` is a hash: the last counter of each node, and its time.
+    `nodes` is a hash: the last counter of each node, and its time. `memory` is a hash: what each
+    source remembers.
     """
 
     def __init__(self, prefix: str = "{ps0}"):
@@ -20,6 +21,7 @@ class Keys:
         self.log = self._prefix + b"log"
         self.due = self._prefix + b"x"
         self.nodes = self._prefix + b"w"
+        self.memory = self._prefix + b"r"
 
     def channel(self, name: str) -> bytes:
         """A hash: `top`, `floor`, `fq` (`floor_seq`), `g` (generation), `b` (bytes), `t`, `ttl`.
@@ -36,6 +38,10 @@ class Keys:
         """The receipt of an idempotency key, a text that expires."""
         # No key has a line break, and both may have colons.
         return self._prefix + b"k:" + f"{channel}\n{key}".encode()
+
+    def lease(self, name: str) -> bytes:
+        """The tenure of the node that has this lease, a text that expires."""
+        return self._prefix + b"l:" + name.encode("utf-8", "surrogatepass")
 
     def publisher(self, name: str) -> bytes:
         """A sorted set of the idempotency keys of a publisher: the time (ms) of the end of each."""

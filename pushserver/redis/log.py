@@ -18,6 +18,7 @@ from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Point
 from pushserver.redis.connection import ANSWER_SECONDS, Connection, Session, new_node
 from pushserver.redis.keys import Keys
+from pushserver.redis.leases import Leases, NoMemory, Remembered
 from pushserver.redis.problems import SILENT, STARTING, Problem
 from pushserver.redis.scripts import Bounds
 from pushserver.redis.tail import Tail
@@ -61,7 +62,7 @@ class RedisLog:
 
     `feed` comes before the start. `options` are those of each channel, `seconds` is the steady
     clock of the reactor. `has_room` tells whether the fan-out can take another publication of a
-    channel; while it cannot, the log is not read.
+    channel; while it cannot, the log is not read. `memory` is that of the sources.
     """
 
     make_connection: Callable[..., Connection] = Connection
@@ -76,6 +77,7 @@ class RedisLog:
         bounds: Bounds | None = None,
         keys: Keys | None = None,
         has_room: Callable[[str], bool] = lambda channel: True,
+        memory: Remembered | None = None,
     ):
         self.node = new_node()
         """The name of this process in the log."""
@@ -92,6 +94,7 @@ class RedisLog:
             has_passed=lambda epoch, place: self._tail.has_passed(epoch, place),
             sees=lambda epoch: self._tail.sees(epoch),
             again=lambda reason: self._writing.again(reason),
+            fence=lambda lease: self.leases.fence(lease),
         )
         self._tail = Tail(
             own,
@@ -104,6 +107,10 @@ class RedisLog:
         )
 
         self._upkeep = Upkeep(own, options, lambda: self._writer.session, seconds)
+        self.leases = Leases(
+            own, self.node, lambda: self._writer.session, seconds, memory or NoMemory()
+        )
+        """What this node does for all."""
 
         def connection(made: Callable[[Session], None], lost: Callable[[], None]) -> Connection:
             return self.make_connection(
@@ -122,6 +129,7 @@ class RedisLog:
         self._problem = Problem("not connected yet", STARTING)
         self._losses = 0
         self._told: set[str] = set()
+        self._waiting: set[Deferred[None]] = set()
 
     def feed(self, follower: Follower) -> None:
         """Pass the changes to this follower."""
@@ -138,6 +146,19 @@ class RedisLog:
         self._writing.start()
         self._reading.start()
         self._next_check = self._reactor.callLater(CHECK_SECONDS, self._check)
+
+    def when_attached(self) -> Deferred[None]:
+        """Fires when publications are accepted, at once if they are."""
+        attached: Deferred[None] = Deferred(self._waiting.discard)
+        self._waiting.add(attached)
+        if self._deaf_since is None:
+            self._fire()
+        return attached
+
+    def _fire(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for each in waiting:
+            each.callback(None)
 
     def stop(self) -> None:
         """End the connections; what waits for an answer fails."""
@@ -209,6 +230,7 @@ class RedisLog:
         if self._deaf_since is not None and self._writer.session and self._tail.current:
             self._deaf_since, self._problem = None, Problem("", "")
             self._told.clear()
+            self._fire()
             self._log.info(
                 "attached to Redis at {address}",
                 address=str(self._address),
@@ -226,12 +248,12 @@ class RedisLog:
         self._writer.expire()
         self._tail.ask_again()
         self._tell()
-        keeping = Deferred.fromCoroutine(self._upkeep.work(self._tail.follower))
-        keeping.addErrback(
-            lambda failure: self._log.failure(
-                "the upkeep of the log in Redis failed", failure, event_name="redis_failed"
+        for work in (self._upkeep.work(self._tail.follower), self.leases.work()):
+            Deferred.fromCoroutine(work).addErrback(
+                lambda failure: self._log.failure(
+                    "the upkeep of the log in Redis failed", failure, event_name="redis_failed"
+                )
             )
-        )
         tail = self._tail
         if tail.attached and not tail.waits and now - tail.heard > ANSWER_SECONDS:
             self._reading.again(f"it has not answered for {ANSWER_SECONDS:.0f} s", SILENT)

@@ -12,7 +12,7 @@ Numbers are doubles in Lua: exact up to 2^53.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any
@@ -34,7 +34,7 @@ LAYOUT = 1
 EMPTY_MS = 120_000
 """A channel without rows is kept for as long after its last publication, clear or `touch`."""
 
-FENCED, CHANNELS, KEYS = "FENCED", "CHANNELS", "KEYS"
+FENCED, CHANNELS, KEYS, LEASE = "FENCED", "CHANNELS", "KEYS", "LEASE"
 """The first words of errors."""
 
 
@@ -170,7 +170,10 @@ PUBLISH = Script(
     "publish",
     _COMMON
     + """
-local meta, log_key, due, nodes, channel_key, rows_key, key, publisher = unpack(KEYS)
+local fence = ARGV[16]
+local lease = fence ~= '' and #KEYS or nil
+local meta, log_key, due, nodes, channel_key, rows_key, key, publisher =
+    unpack(KEYS, 1, lease and lease - 1 or #KEYS)
 local run, node, counter, channel, blob = unpack(ARGV, 1, 5)
 local bytes, size, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local ttl, bucket, log_length, max_channels, key_ttl, max_keys, key_name = unpack(ARGV, 9, 15)
@@ -187,6 +190,9 @@ end
 local last = redis.call('HGET', nodes, node)
 last = last and tonumber(string.match(last, '^%d+'))
 if last and tonumber(counter) <= last then return {'again', 0, 0, 0, epoch, 0} end
+if lease and redis.call('GET', KEYS[lease]) ~= fence then
+    return redis.error_reply('LEASE another node has ' .. KEYS[lease])
+end
 local time = now()
 if publisher and redis.call('ZCOUNT', publisher, text(time + 1), '+inf') >= tonumber(max_keys) then
     return redis.error_reply('KEYS this publisher has ' .. max_keys .. ' idempotency keys')
@@ -486,7 +492,70 @@ return {m[1] or '', m[2] or '', tonumber(m[3] or 0)}
 """,
 )
 
-SCRIPTS = (ATTACH, PUBLISH, IMAGE, CLEAR, DUE, SWEEP, TOUCH, ALIVE)
+TAKE = Script(
+    "take",
+    _COMMON
+    + """
+local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
+if refused then return refused end
+local answers, ms = {}, ARGV[2]
+redis.call('HLEN', KEYS[2])
+for i = 3, #KEYS do
+    local place = (i - 3) * 2 + 3
+    local fence, name = ARGV[place], ARGV[place + 1]
+    local held = redis.pcall('GET', KEYS[i])
+    if held == fence then
+        redis.call('PEXPIRE', KEYS[i], ms)
+        answers[#answers + 1] = {1, false}
+    elseif not held then
+        redis.call('SET', KEYS[i], fence, 'PX', ms)
+        answers[#answers + 1] = {1, redis.call('HGET', KEYS[2], name)}
+    else
+        answers[#answers + 1] = {0, false}
+    end
+end
+return answers
+""",
+)
+
+RELEASE = Script(
+    "release",
+    _COMMON
+    + """
+local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
+if refused then return refused end
+for i = 2, #KEYS do
+    if redis.pcall('GET', KEYS[i]) == ARGV[i] then redis.call('DEL', KEYS[i]) end
+end
+return 1
+""",
+)
+
+REMEMBER = Script(
+    "remember",
+    _COMMON
+    + """
+local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
+if refused then return refused end
+if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+return 1
+""",
+)
+
+SCRIPTS = (
+    ATTACH,
+    PUBLISH,
+    IMAGE,
+    CLEAR,
+    DUE,
+    SWEEP,
+    TOUCH,
+    ALIVE,
+    TAKE,
+    RELEASE,
+    REMEMBER,
+)
 
 
 # --- the calls ---------------------------------------
@@ -509,10 +578,12 @@ def publish(
     draft: Draft,
     options: ChannelOptions,
     bounds: Bounds,
+    fence: str = "",
 ) -> Call:
     """Append a draft of this node, whose counter grows with each.
 
-    Answers `Numbered`, or with an error FENCED, CHANNELS or KEYS.
+    `fence` is the tenure of the draft's lease, if it has one. Answers `Numbered`, or with an error
+    FENCED, CHANNELS, KEYS or LEASE.
     """
     name = draft.channel
     own = [keys.meta, keys.log, keys.due, keys.nodes, keys.channel(name), keys.rows(name)]
@@ -520,6 +591,8 @@ def publish(
         own.append(keys.key(name, draft.key))
         if draft.publisher:
             own.append(keys.publisher(draft.publisher))
+    if fence:
+        own.append(keys.lease(draft.lease))
     return _call(
         PUBLISH,
         own,
@@ -538,6 +611,7 @@ def publish(
         round(REMEMBERED_SECONDS * 1000),
         bounds.keys_per_publisher,
         draft.key,
+        fence,
     )
 
 
@@ -585,6 +659,26 @@ def touch(keys: Keys, run: str, channels: Sequence[str]) -> Call:
     """
     own = (keys.meta, keys.due, *(keys.rows(name) for name in channels))
     return _call(TOUCH, own, run, *channels)
+
+
+def lease(keys: Keys, run: str, ms: int, fences: Mapping[str, str]) -> Call:
+    """Take or renew leases by their names, each for a tenure of this node.
+
+    Answers a pair for each: whether the node has it, and what its holder remembers, if it is new.
+    """
+    own = (keys.meta, keys.memory, *map(keys.lease, fences))
+    pairs = [part for name, fence in fences.items() for part in (fence, name)]
+    return _call(TAKE, own, run, ms, *pairs)
+
+
+def release(keys: Keys, run: str, fences: Mapping[str, str]) -> Call:
+    """Release leases, those that the node still has."""
+    return _call(RELEASE, (keys.meta, *map(keys.lease, fences)), run, *fences.values())
+
+
+def remember(keys: Keys, run: str, name: str, fence: str, value: bytes) -> Call:
+    """Keep a value for the next holder of a lease. Answers 0 if the node has lost it."""
+    return _call(REMEMBER, (keys.meta, keys.memory, keys.lease(name)), run, fence, name, value)
 
 
 def alive(keys: Keys) -> Call:

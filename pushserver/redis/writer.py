@@ -53,10 +53,11 @@ Id = tuple[int, int]
 class _Waiting:
     """A draft without a receipt; in the log of `epoch`, its entry is after the seq `after`."""
 
-    __slots__ = ("after", "answer", "counter", "draft", "epoch", "since", "size")
+    __slots__ = ("after", "answer", "counter", "draft", "epoch", "fence", "since", "size")
 
-    def __init__(self, draft: Draft, size: int, since: float) -> None:
+    def __init__(self, draft: Draft, size: int, since: float, fence: str) -> None:
         self.draft = draft
+        self.fence = fence
         self.size = size
         self.since = since
         self.answer: Deferred[Receipt] = Deferred()
@@ -73,6 +74,7 @@ class Writer:
     the log. A draft with an earlier counter and without an entry was refused, and the answer was
     lost: it is sent again with another counter. An answer waits until the tail `has_passed` its
     entry. `sees` is called with the epoch of each answer, `again` if the session must be replaced.
+    `fence` is the present tenure of a lease of this node.
     """
 
     _log = Logger()
@@ -87,6 +89,7 @@ class Writer:
         has_passed: Callable[[str, Id], bool],
         sees: Callable[[str], None],
         again: Callable[[str], None],
+        fence: Callable[[str], str | None] = lambda lease: None,
     ):
         self.bounds = bounds
         self.metrics = Metrics()
@@ -97,6 +100,7 @@ class Writer:
         self._has_passed = has_passed
         self._sees = sees
         self._again = again
+        self._fence = fence
         self._session: Session | None = None
         self._counter = 0
         self._epoch = ""
@@ -163,10 +167,13 @@ class Writer:
         """Publish a draft; raises Unavailable."""
         if self._session is None:
             raise away()
+        fence = self._fence(draft.lease) if draft.lease else ""
+        if fence is None:
+            raise _elsewhere(draft.lease)
         size = content_bytes(draft) + DRAFT_BYTES
         if self._bytes + size > WAITING_BYTES:
             raise Unavailable("too many publications wait for Redis", "overloaded")
-        waiting = _Waiting(draft, size, self._monotonic())
+        waiting = _Waiting(draft, size, self._monotonic(), fence)
         self._bytes += size
         self._number(waiting)
         return waiting.answer
@@ -285,6 +292,7 @@ class Writer:
             draft,
             self._options(draft.channel),
             self.bounds,
+            waiting.fence,
         )
         arguments = session, waiting, waiting.counter
         answer = session.send(call.evalsha)
@@ -335,6 +343,8 @@ class Writer:
         elif error.word in _NOT_DONE:
             if session is self._session:
                 self._again(str(error))
+        elif error.word == scripts.LEASE:
+            self._refuse(waiting, _elsewhere(waiting.draft.lease))
         else:
             self._refuse(waiting, self._refusal(error))
 
@@ -456,6 +466,10 @@ class Writer:
             settled, self._settled = self._settled, []
             for each in settled:
                 each.callback(None)
+
+
+def _elsewhere(lease: str) -> Unavailable:
+    return Unavailable(f"another server runs the source {lease}", "broker")
 
 
 def _numbered(epoch: str, entry: Any) -> Numbered:

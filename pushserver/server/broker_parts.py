@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.defer import TimeoutError
 
 from pushserver.channels.history import History
 from pushserver.config.limits import Limits
@@ -21,8 +23,11 @@ from pushserver.redis.keys import Keys
 from pushserver.redis.log import RedisLog, State
 from pushserver.redis.scripts import Bounds
 from pushserver.sessions.node import Node
+from pushserver.store.source_memory import SourceMemory
 
 LIBRARIES = ("txredisapi", "hiredis")
+START_SECONDS = 5.0
+"""The `start` handler of an application is called after this time, though Redis is away."""
 
 
 class BrokerParts(Service):
@@ -31,12 +36,18 @@ class BrokerParts(Service):
     make_log: Callable[..., RedisLog] = RedisLog
 
     def __init__(
-        self, config: Config, history: History, reactor: Any, monotonic: Callable[[], float]
+        self,
+        config: Config,
+        history: History,
+        reactor: Any,
+        monotonic: Callable[[], float],
+        memory: SourceMemory,
     ):
-        """`history` has no channels yet."""
+        """`history` has no channels yet; `memory` is that of the sources."""
         check_libraries()
         settings = config.broker
         self.address = replace(parse_url(settings.url), ca=settings.ca)
+        self._reactor = reactor
         self._monotonic = monotonic
         self._has_room: Callable[[str], bool] = lambda channel: True
         self.log = self.make_log(
@@ -47,6 +58,7 @@ class BrokerParts(Service):
             bounds_of(config.limits),
             keys_of(settings),
             has_room=lambda channel: self._has_room(channel),
+            memory=memory,
         )
         self.node_name = settings.name or self.log.node
         """The name of this server among the others."""
@@ -87,6 +99,11 @@ class BrokerParts(Service):
             return state.problem
         seconds = self._monotonic() - state.deaf_since
         return f"{state.problem}, for {seconds:.0f} s; the log has the reason"
+
+    async def attached(self) -> None:
+        """Wait until publications are accepted, for some seconds at most."""
+        with suppress(TimeoutError):
+            await self.log.when_attached().addTimeout(START_SECONDS, self._reactor)
 
     def startService(self) -> None:
         super().startService()

@@ -112,14 +112,15 @@ def build(
         following = make_follower_parts(history, monotonic, run, place.worker)
     broker: MemoryBroker | Follower
     storage: Storage | None = None
-    redis = None
+    memory, redis = SourceMemory(), None
     if following is not None:
         broker = following.follower
     elif config.broker.url:
-        redis = BrokerParts(config, history, reactor, monotonic)
+        redis = BrokerParts(config, history, reactor, monotonic, memory)
         broker = redis.follower
     else:
         broker, storage = make_broker(config, reactor, clock, monotonic, history)
+        memory = memory if storage is None else storage.memory
     if app is not None and threads is None:
         threads = ThreadPool(reactor, monotonic, limits.handler_threads)
     wsgi = wsgi or (None if app is None else app.wsgi)
@@ -164,8 +165,9 @@ def build(
         following.attach(node, meter.measure)
     if redis is not None:
         redis.attach(node)
-    memory = SourceMemory() if storage is None else storage.memory
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
+    if redis is not None:
+        environment.leases = redis.log.leases
     readiness = Readiness(storage)
     collector = ServerCollector(node, measures, storage, threads, gateway)
     if redis is not None:
@@ -258,6 +260,7 @@ def build(
         service.add_link(AuthorPort(author, place.link, reactor, run, shortcuts))
     if redis is not None:
         service.add_link(redis)
+        service.prepared = redis.attached
     service.measures = measures
     measures.states = service.worker_states
     collector.sources = lambda: service.sources.statuses

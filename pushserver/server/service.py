@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import (
+    CancelledError,
     Deferred,
     DeferredList,
     TimeoutError,
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from pushserver import __version__
@@ -139,6 +141,7 @@ class PushService(MultiService):
         if storage is not None:
             storage.setServiceParent(self)
         self._starting: IDelayedCall | None = None
+        self._preparing: Deferred[None] | None = None
         self._app = app
         self._shortcuts = shortcuts
         if app is not None:
@@ -150,6 +153,8 @@ class PushService(MultiService):
             inner.setServiceParent(self)
         self.announce: Callable[[list[str]], None] = self._log_urls
         """Is called with the URLs when the server is ready; logs them."""
+        self.prepared: Callable[[], Coroutine[Any, Any, None]] = _at_once
+        """Waits until the `start` handler of the application may publish."""
         self.log = Log()
         """The settings of the log, for the program that writes it."""
         self.levels = Levels(self.log)
@@ -325,14 +330,19 @@ class PushService(MultiService):
 
     def _start(self) -> None:
         started = Deferred.fromCoroutine(self._start_sources())
-        started.addErrback(
-            lambda failure: self._log.failure(
+        started.addErrback(self._not_started)
+
+    def _not_started(self, failure: Failure) -> None:
+        if failure.check(CancelledError) is None:
+            self._log.failure(
                 "the sources did not start", failure, event_name="sources_not_started"
             )
-        )
 
     async def _start_sources(self) -> None:
         if self._app is not None:
+            self._preparing = Deferred.fromCoroutine(self.prepared())
+            await self._preparing
+            self._preparing = None
             await self._app.call_start_handler()
         self._readiness.started = True
         if self.running:
@@ -345,6 +355,8 @@ class PushService(MultiService):
             return
         if self._starting.active():
             self._starting.cancel()
+        elif self._preparing is not None:
+            self._preparing.cancel()
         elif self._app is not None:
             await self._app.call_stop_handler()
         self._deadline += self.node.monotonic() - start
@@ -426,6 +438,10 @@ class PushService(MultiService):
     async def _wake_peers(self) -> None:
         while self.node.peers.tick(self.node.monotonic()):
             await deferLater(self._reactor, 0)
+
+
+async def _at_once() -> None:
+    """No-op: the log is here."""
 
 
 def _allow_all_descriptors() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 from pushserver.channels import jsontext
 from pushserver.errors import InvalidData
@@ -44,7 +44,7 @@ class SourceMemory:
         self._untaken.add(name)
         self._changed()
 
-    def restore(self, values: Iterator[tuple[str, bytes]]) -> None:
+    def restore(self, values: Iterable[tuple[str, bytes]]) -> None:
         """Set values from the store."""
         self._values.update(values)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from tests.e2e.server import Server, environment
 
@@ -12,12 +11,12 @@ from tests.e2e.server import Server, environment
 class Node(Server):
     """One of the servers; its configuration is `text`."""
 
-    def __init__(self, folder: Path, url: str, text: str = "[sources]\n", **more: Any):
+    def __init__(self, folder: Path, url: str, text: str, *arguments: str):
         folder.mkdir()
         self.file = folder / "push.toml"
         self.file.write_text(text)
         env = environment(PUSHSERVER_BROKER_URL=url)
-        super().__init__(folder, "--config", str(self.file), env=env, **more)
+        super().__init__(folder, "--config", str(self.file), *arguments, env=env)
 
     def check(self) -> tuple[int, str]:
         """The status of `/health/ready`, and its check of the broker."""

@@ -33,9 +33,12 @@ class Group:
         self.url = f"unix://{redis.path}"
         self.nodes: list[Node] = []
 
-    def start(self, text: str = "[sources]\n", url: str = "", ready: bool = True) -> Node:
+    def start(
+        self, text: str = "[sources]\n", url: str = "", ready: bool = True, app: Path | None = None
+    ) -> Node:
         """Start another server."""
-        node = Node(self.folder / f"node{len(self.nodes)}", url or self.url, text)
+        arguments = () if app is None else (str(app),)
+        node = Node(self.folder / f"node{len(self.nodes)}", url or self.url, text, *arguments)
         self.nodes.append(node)
         node.start()
         if ready:
@@ -217,6 +220,81 @@ def test_over_tls_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
         plain = group.start(url=f"redis://127.0.0.1:{port}", ready=False)
         wait_until(lambda: "no connection to Redis" in plain.log)
         assert {there.check()[0], plain.check()[0]} == {503}
+
+
+SOURCE = """
+import os
+from pushserver import PushServer
+
+app = PushServer()
+
+@app.source("ticks", every=0.02)
+def tick():
+    return os.getpid()
+
+@app.on("start")
+async def start():
+    await app.publish("starts", os.getpid())
+"""
+
+
+def runs(rows: list[int]) -> list[int]:
+    """The pids that follow each other, each once in a row."""
+    return [pid for n, pid in enumerate(rows) if not n or rows[n - 1] != pid]
+
+
+@pytest.mark.parametrize("end", ["killed", "stopped", "paused"])
+def test_source_runs_at_one_server_and_another_takes_over(group: Group, end: str) -> None:
+    (group.folder / "app.py").write_text(SOURCE)
+    text = "[channels.ticks]\nhistory_size = 10000\n"
+    nodes = [group.start(text, app=group.folder / "app.py") for _ in range(2)]
+    here, there = nodes
+    pids = [node.pid for node in nodes]
+    assert sorted(data(history(there, "starts"))) == sorted(pids)
+
+    def seen() -> list[int]:
+        return runs(data(history(there, "ticks", "last=10000")))
+
+    wait_until(lambda: len(data(history(there, "ticks"))) > 10)
+    assert seen() == [pids[0]]
+    [source] = status_of(there)["facts"]["sources"]
+    assert source["state"] == "elsewhere"
+    if end == "killed":
+        here.kill()
+    elif end == "stopped":
+        assert here.stop() == -signal.SIGTERM
+    else:
+        here.send(signal.SIGSTOP)
+    wait_until(lambda: seen() == pids)
+    if end == "paused":
+        here.send(signal.SIGCONT)
+        wait_until(lambda: status_of(here)["facts"]["sources"][0]["state"] == "elsewhere")
+        top = history(there, "ticks")["offset"]
+        wait_until(lambda: history(there, "ticks")["offset"] > top + 20)
+        assert seen() == pids
+
+
+def test_source_on_demand_runs_where_watchers_are(group: Group) -> None:
+    (group.folder / "app.py").write_text(
+        SOURCE.replace("every=0.02", "every=0.02, on_demand=True, linger_seconds=0")
+    )
+    here, there = (group.start("\n", app=group.folder / "app.py") for _ in range(2))
+    with dial(there, "channels/ticks") as far:
+        frame(far)
+        assert frame(far)["data"] == there.pid
+        with dial(here, "channels/ticks") as near:
+            assert "subscribed" in frame(near)
+            assert frame(near)["data"] == there.pid
+            far.close()
+            while frame(near)["data"] != here.pid:
+                pass
+
+
+def test_webhook_is_open_at_all_servers(group: Group) -> None:
+    text = '[sources.h]\ntype = "webhook"\nchannel = "a"\nsignature = "none"\n'
+    nodes = [group.start(text) for _ in range(2)]
+    assert [ask(node, "POST", "hooks/h", b"1").status for node in nodes] == [201, 201]
+    assert data(history(nodes[0], "a")) == [1, 1]
 
 
 class TestRedisThatCannotBeUsed:

@@ -38,6 +38,7 @@ from pushserver.server.workers.supervisor import Supervisor
 from pushserver.sources.engine.runner import Runner
 from pushserver.sources.interface import Feed
 from pushserver.store.service import Storage
+from pushserver.store.source_memory import SourceMemory
 from pushserver.testing.reactor import InlinePool
 from tests.unit.fakes.reactors import LifeCycle
 from tests.unit.fakes.source_tools import Script, SourceBench
@@ -224,7 +225,7 @@ def broker_parts() -> tuple[Service, End]:
     settings = Config(broker=Broker("redis://localhost"))
     history = History(settings.channel_options())
     reactor = MemoryReactorClock()
-    return BrokerParts(settings, history, reactor, reactor.seconds), nothing
+    return BrokerParts(settings, history, reactor, reactor.seconds, SourceMemory()), nothing
 
 
 MAKERS: dict[type[Service], Callable[[], tuple[Service, End]]] = {

@@ -187,6 +187,7 @@ class RunnerFeed:
             check_event(event) if event else self.event,
             check_tags(tags),
             key=check_key(key) if key else "",
+            lease=self._throttle.lease,
         )
         receipt = await self._throttle.publish(draft, self._attempt)
         self._attempt.works()

@@ -32,6 +32,16 @@ class Memory(Protocol):
         """Keep the value; raises InvalidData if JSON cannot hold it or it is too large."""
 
 
+class Leases(Protocol):
+    """The sources of several servers with a common log: each runs at one of them at a time."""
+
+    def want(self, name: str, wants: bool, changed: Callable[[], None]) -> None:
+        """Get and keep the lease of a source, or release it; `changed`: it was got or lost."""
+
+    def holds(self, name: str) -> bool:
+        """Return whether this server has the lease."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Source):
     """The settings of a source, and its name."""
@@ -44,7 +54,7 @@ class Environment:
     """The services that all sources of a server share.
 
     `clock` returns Unix seconds, `now` the seconds of a monotonic clock; a source may take
-    `stop_seconds` to end, which a reload may change.
+    `stop_seconds` to end, which a reload may change. `leases`: None if the server is alone.
     """
 
     reactor: Reactor
@@ -54,3 +64,4 @@ class Environment:
     clock: Callable[[], float]
     now: Callable[[], float]
     stop_seconds: float = 2.0
+    leases: Leases | None = None

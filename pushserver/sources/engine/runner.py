@@ -16,8 +16,9 @@ from pushserver.sources.engine.backoff import Backoff
 from pushserver.sources.engine.environment import Environment, Plan
 from pushserver.sources.engine.record import Record
 from pushserver.sources.engine.throttle import Throttle
+from pushserver.sources.interface import IHook
 
-STATES = ("running", "waiting", "backing off", "ended", "stopped")
+STATES = ("running", "waiting", "elsewhere", "backing off", "ended", "stopped")
 """The states of a source."""
 
 
@@ -25,7 +26,8 @@ STATES = ("running", "waiting", "backing off", "ended", "stopped")
 class Status:
     """The status of a source; times in Unix seconds.
 
-    `state` is `running`, `waiting` (for a subscriber), `backing off`, `ended` or `stopped`.
+    `state` is `running`, `waiting` (for a subscriber), `elsewhere` (at another server, or at none
+    yet), `backing off`, `ended` or `stopped`.
     `last_error` is cleared when the source works again, `last_failure` and `error_time` are
     not. `next_attempt` is set while the source backs off. `rate` is in publications a second
     over the last minute.
@@ -59,7 +61,10 @@ class Runner(Service):
         self.plan = plan
         self._environment = environment
         self._record = Record(plan, environment)
-        self._throttle = Throttle(plan, environment, self._record)
+        # Any server may get the requests for a hook.
+        lease = "" if IHook.providedBy(source) else plan.name
+        self._leases = environment.leases if lease else None
+        self._throttle = Throttle(plan, environment, self._record, lease)
         self._backoff = Backoff(plan.retry_seconds, plan.retry_max_seconds)
         self._attempt: Attempt | None = None
         self._ended = False
@@ -128,8 +133,10 @@ class Runner(Service):
             return "ended"
         if not self.running:
             return "stopped"
-        if not self._wanted():
+        if not self._is_due():
             return "waiting"
+        if not self._wanted():
+            return "elsewhere"
         return "running" if self._not_before is None else "backing off"
 
     def _next_attempt(self) -> float | None:
@@ -139,7 +146,12 @@ class Runner(Service):
         return round(self._environment.clock() + left, 3)
 
     def _wanted(self) -> bool:
-        """Whether an attempt should run."""
+        """Whether an attempt should run here."""
+        leases = self._leases
+        return self._is_due() and (leases is None or leases.holds(self.plan.name))
+
+    def _is_due(self) -> bool:
+        """Whether an attempt should run, here or at another server."""
         if not self.running or self._ended:
             return False
         on_demand = self.plan.on_demand
@@ -179,6 +191,11 @@ class Runner(Service):
 
     def _update(self) -> None:
         """Start or cancel an attempt, or set the timer for the next one."""
+        leases = self._leases
+        if leases is not None:
+            # A source that has ended does not begin again at another server.
+            wants = self._is_due() or (self.running and self._ended) or self._attempt is not None
+            leases.want(self.plan.name, wants, self._update)
         if not self._wanted():
             if self._update_timer is not None:
                 self._update_timer.cancel()

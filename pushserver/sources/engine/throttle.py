@@ -33,7 +33,9 @@ class Publishing(Protocol):
 class Throttle:
     """Publishes for all attempts of one source, in order and at a bounded rate."""
 
-    def __init__(self, plan: Plan, environment: Environment, record: Record):
+    def __init__(self, plan: Plan, environment: Environment, record: Record, lease: str = ""):
+        self.lease = lease
+        """That of each publication; empty for a source that runs at all servers."""
         self.plan = plan
         self.environment = environment
         self.record = record
