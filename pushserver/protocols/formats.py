@@ -224,6 +224,11 @@ def cut_history(text: bytes, limit: int) -> bytes:
     return _encode(answer) + b"\n"
 
 
+def history_cursor(text: bytes) -> bytes:
+    """The cursor of a history answer, which is behind its publications."""
+    return text.rpartition(b'"id":"')[2].partition(b'"')[0]
+
+
 def _history(rows: Sequence[Publication]) -> bytes:
     last = rows[-1]
     return history_object(last.channel, rows, last.epoch, last.offset, last.id, "")

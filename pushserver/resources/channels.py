@@ -24,7 +24,13 @@ from pushserver.resources.as_query import (
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, readable_channels
 from pushserver.resources.fragments import Fragments
-from pushserver.resources.history import argument, fragments, history, stream_start
+from pushserver.resources.history import (
+    argument,
+    fragments,
+    history,
+    stream_start,
+    tell_cursor,
+)
 from pushserver.resources.permissions import PermissionsResource, useful
 from pushserver.resources.publish import publish, publish_at_once
 from pushserver.sessions.base import Transport
@@ -249,6 +255,10 @@ def live_page(context: ChannelContext, request: Request, name: str, root: str) -
     shows_failures = key is not None and key.allows("publish", name)
     login = bool(useful(context.node, context.gate, name))
     page = context.page(name, root, size, root == ".", shows_failures, login)
+    # A page that the application would have to be asked about is the same for everybody.
+    identity = context.gate.identity_at_once(request)
+    if identity is not None:
+        tell_cursor(request, context.node, context.gate, name, identity)
     return answer_page(request, page)
 
 

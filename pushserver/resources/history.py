@@ -12,13 +12,19 @@ from pushserver.auth.identity import Identity
 from pushserver.channels.position import Cursor, Start, parse_cursor, parse_since
 from pushserver.channels.publication import Publication
 from pushserver.errors import InvalidCursor
-from pushserver.protocols.formats import history_ends, history_object, publication_objects
+from pushserver.protocols.formats import (
+    history_cursor,
+    history_ends,
+    history_object,
+    publication_objects,
+)
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES, fitting
 from pushserver.usercode import coroutines
 from pushserver.web.checks import check_no_navigation
 from pushserver.web.document import is_known, not_modified
+from pushserver.web.gate import Gate
 from pushserver.web.heads import forget_head
 from pushserver.web.mount import mark_open_ended
 from pushserver.web.portions import Portions
@@ -28,6 +34,8 @@ FRAGMENTS_AT_ONCE = 100
 """The publications that are rendered at once."""
 
 NO_EPOCH = Cursor("?", 0)
+CURSOR = b"pushserver-cursor"
+"""The header with the position of an answer: `since=` of a stream that continues it."""
 
 
 def stream_start(request: Request, most: int) -> Start:
@@ -153,9 +161,16 @@ def fragments(
     return answer() if loaded is None else _when_loaded(request, loaded, answer)
 
 
+def tell_cursor(request: Request, node: Node, gate: Gate, name: str, identity: Identity) -> None:
+    """Tell a reader of the channel where a stream continues from this answer."""
+    log = node.history
+    if log.epoch and gate.may_read(identity, name):
+        request.setHeader(CURSOR, str(Cursor(log.epoch, log.seq)).encode())
+
+
 def _tell_position(request: Request, cursor: str, reason: str) -> None:
     """Tell in headers where to continue, and why `since=` could not be resumed."""
-    request.setHeader(b"pushserver-cursor", cursor.encode())
+    request.setHeader(CURSOR, cursor.encode())
     if reason:
         request.setHeader(b"pushserver-reset", reason.encode())
 
@@ -204,6 +219,11 @@ def _long_poll(
     def gone(_: object) -> None:
         poll.leave()
 
+    def tell(body: bytes) -> bytes:
+        request.setHeader(CURSOR, history_cursor(body))
+        return body
+
+    answer.addCallback(tell)
     request.notifyFinish().addErrback(gone)
     mark_open_ended(request.channel)
     forget_head(request, answered=False)

@@ -17,6 +17,7 @@ from pushserver.channels.names import check_name
 from pushserver.channels.position import Cursor, Start
 from pushserver.errors import PushServerError
 from pushserver.resources.fragment_functions import PublicationView
+from pushserver.resources.history import CURSOR
 from pushserver.resources.pages import OWN_PAGES, Pending
 from pushserver.resources.static import within
 from pushserver.resources.templates import TooMuch
@@ -121,7 +122,7 @@ class OwnPage(LeafResource):
         values = {**reading.names(), "root": "/".join([".."] * depth(request)) or "."}
         html = self._context.render(self._template, values)
         if reading.cursor:
-            request.setHeader(b"pushserver-cursor", reading.cursor.encode())
+            request.setHeader(CURSOR, reading.cursor.encode())
         if not reading.is_personal:
             return answer_page(request, Document(html))
         # As a history. Not compressed: a published text beside a secret may be a guess (BREACH).

@@ -11,6 +11,7 @@ from twisted.web.server import Request
 from pushserver.auth.identity import Identity
 from pushserver.channels.names import check_name
 from pushserver.errors import PushServerError
+from pushserver.resources.history import tell_cursor
 from pushserver.sessions.node import Node
 from pushserver.web.gate import Gate
 from pushserver.web.resource import Answer, LeafResource, answer_json
@@ -36,6 +37,7 @@ class PermissionsResource(LeafResource):
         """`seconds`: until the identity ends, null for never; `accepts`: see `useful`."""
         if identity.problem is not None:
             raise identity.problem
+        tell_cursor(request, self._node, self._gate, name, identity)
         permissions, key, expires = self._node.permissions, identity.key, identity.expires
         return answer_json(
             request,

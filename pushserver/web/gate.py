@@ -17,7 +17,7 @@ from pushserver.auth.keys import LOCAL, Key
 from pushserver.auth.origin import loopback_address
 from pushserver.auth.permissions import Action, Permissions
 from pushserver.auth.proxies import Trust
-from pushserver.errors import Denied, NeedsKey, WrongKey
+from pushserver.errors import Denied, NeedsKey, PushServerError, WrongKey
 from pushserver.sessions.identification import Identification
 from pushserver.sessions.visit import Visit
 from pushserver.web.checks import check_origin, client_address, forwarded_by
@@ -154,6 +154,14 @@ class Gate:
                     f"the application decides which clients may subscribe to {name};"
                     " reading it by plain HTTP needs an X-API-Key (auth.api_keys)",
                 )
+
+    def may_read(self, identity: Identity, name: str) -> bool:
+        """Whether `check_readable` permits reading the channel."""
+        try:
+            self.check_readable(identity, (name,))
+        except PushServerError:
+            return False
+        return True
 
     def check_publisher(self, request: Request, identity: Identity, name: str) -> bool:
         """Return whether the application's handler decides further; raise Denied.

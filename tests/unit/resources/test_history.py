@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from tests.unit.fakes.web import Response, Server, handshake, parse, request
+from pushserver.config.settings import Auth, Config
+from tests.unit.fakes.web import BROWSER, Response, Server, handshake, parse, request
 
 SSE = "text/event-stream"
 LINES = "application/x-ndjson"
@@ -404,6 +405,46 @@ def test_a_websocket_may_use_last() -> None:
     server = filled(3)
     seen = server.websocket("/channels/a?last=2").seen
     assert [json.loads(frame.payload).get("data") for frame in seen] == [None, 2, 3]
+
+
+@pytest.mark.parametrize("path", ["/channels/numbers", "/", "/channels/numbers/permissions"])
+def test_pages_of_a_channel_have_the_position_for_those_who_may_read_it(path: str) -> None:
+    for rule, key, seen in (
+        ("anyone", "", True),
+        ("users", "", False),
+        ("key", "", False),
+        ("key", "k" * 20, True),
+    ):
+        channels: dict[str, dict[str, Any]] = {"numbers": {"subscribe": rule}}
+        server = Server(config=Config(channels=channels, auth=Auth(api_keys=["k" * 20])))
+        server.publish("numbers")
+        answer = server.get(path, accept=BROWSER, x_api_key=key)
+        assert answer.status == 200
+        assert ("pushserver-cursor" in answer) == seen, rule
+        if not seen:
+            continue
+        cursor = answer["pushserver-cursor"]
+        assert cursor == f"{server.hub.history.epoch}:1"
+        server.publish("numbers", "between")
+        stream = f"/channels/numbers?since={cursor}"
+        line = server.open(stream, accept="text/event-stream", x_api_key=key)
+        assert parse(line.take()).body.count(b'"between"') == 1
+        if path == "/":
+            known = server.get(path, accept=BROWSER, x_api_key=key, if_none_match=answer["etag"])
+            assert (known.status, known["pushserver-cursor"]) == (304, cursor[:-1] + "2")
+
+
+def test_a_long_poll_has_the_position_in_the_header(server: Server) -> None:
+    server.publish("a", 'id":"x:1')
+    cursor = server.get("/channels/a")["pushserver-cursor"]
+    line = server.open(f"/channels/a?since={cursor}&wait=5")
+    server.publish("a", {"id": "y:9"})
+    answer = line.response("GET")
+    assert answer["pushserver-cursor"] == answer.json["id"] == cursor[:-1] + "2"
+    line = server.open(f"/channels/a?since={answer.json['id']}&wait=5")
+    server.advance(6)
+    answer = line.response("GET")
+    assert answer["pushserver-cursor"] == answer.json["id"] == cursor[:-1] + "2"
 
 
 def test_position_is_in_the_headers_too(server: Server) -> None:
