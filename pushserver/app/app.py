@@ -18,7 +18,7 @@ from pushserver.auth.issuer import NO_SECRET
 from pushserver.channels import jsontext
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.idempotency import check_key
-from pushserver.channels.names import check_event, check_name
+from pushserver.channels.names import check_event, check_name, check_namespace
 from pushserver.channels.publication import Draft, check_tags
 from pushserver.config.convert import Location, convert_known
 from pushserver.config.settings import Config
@@ -67,6 +67,7 @@ class App:
         self.sources: list[AppSource] = []
         self.templates_of_channels: dict[str, str] = {}
         self.fragments: dict[str, FragmentFunction] = {}
+        self.fragments_of_namespaces: dict[str, FragmentFunction] = {}
         self.handlers = HandlerRegistry()
         self._link: ServerLink | None = None
         self._dispatcher: Dispatcher | None = None
@@ -146,8 +147,11 @@ class App:
         convert_known({"template": template}, ChannelOptions, Location("", channel, {}))
         self.templates_of_channels[channel] = template
 
-    def fragment(self, channel: str) -> Callable[[Function], Function]:
+    def fragment(self, channel: str = "", *, namespace: str = "") -> Callable[[Function], Function]:
         """Decorate the function that makes HTML of each publication of the channel.
+
+        With `namespace` in its place, of all channels whose names begin with that and a colon,
+        except for those that have a function or template of their own.
 
         It is called with a `PublicationView`, once for each publication that somebody reads as
         HTML, on the thread of the server: it must be fast. It returns a Markup (or another object
@@ -155,21 +159,26 @@ class App:
         publication out. If it fails, readers get no HTML of that publication. Raises ValueError for
         another function, and for a second one or a template of the channel.
         """
-        if not isinstance(channel, str):
-            raise ValueError('@app.fragment needs the channel: @app.fragment("orders")')
-        check_name(channel)
+        # A function in its place is the decorator without parentheses.
+        if callable(channel) or bool(channel) == bool(namespace):
+            raise ValueError(
+                '@app.fragment needs the channel, or a namespace: @app.fragment("orders"), or'
+                ' @app.fragment(namespace="chat")'
+            )
+        name = check_namespace(namespace) if namespace else check_name(channel)
+        functions = self.fragments_of_namespaces if namespace else self.fragments
 
         def decorate(function: Function) -> Function:
             if self._link is not None or self._service is not None:
                 raise RuntimeError(f"the server is made already, without {function!r:.80}")
             fragment = FragmentFunction(function)
             other = self.templates_of_channels.get(channel)
-            if channel in self.fragments:
-                other = self.fragments[channel].name
+            if name in functions:
+                other = functions[name].name
             if other is not None:
-                problem = f"{channel} has fragments of {other} already"
+                problem = f"{name} has fragments of {other} already"
                 raise ValueError(f"{problem}, expected one function")
-            self.fragments[channel] = fragment
+            functions[name] = fragment
             return function
 
         return decorate

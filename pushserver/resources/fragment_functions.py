@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from pushserver.channels.names import namespace_of
 from pushserver.channels.publication import Publication
 from pushserver.usercode.stopwatch import Stopwatch
 
@@ -68,3 +70,15 @@ class FragmentFunction:
             return html.escape(made)
         kind = type(made).__name__
         raise TypeError(f"{self.name} returned {kind}, expected a Markup, a str or None")
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionsOfChannels:
+    """The functions of an application, by the names of their channels and namespaces."""
+
+    channels: Mapping[str, FragmentFunction] = field(default_factory=dict)
+    namespaces: Mapping[str, FragmentFunction] = field(default_factory=dict)
+
+    def get(self, channel: str) -> FragmentFunction | None:
+        """The function of this channel: its own, or else that of its namespace."""
+        return self.channels.get(channel) or self.namespaces.get(namespace_of(channel))

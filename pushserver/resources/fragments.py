@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,7 +19,11 @@ from pushserver.protocols.fragments import (
     turbo_fragments,
 )
 from pushserver.protocols.representations import Representation
-from pushserver.resources.fragment_functions import FragmentFunction, PublicationView
+from pushserver.resources.fragment_functions import (
+    FragmentFunction,
+    FunctionsOfChannels,
+    PublicationView,
+)
 from pushserver.resources.templates import Templates
 from pushserver.sources.engine.record import describe
 from pushserver.usercode.rate import LogLimiter
@@ -45,6 +48,7 @@ The first is the default. Each value has a format of its own, so they must be fe
 """
 
 _MAX_ERROR = 500
+NO_FUNCTIONS = FunctionsOfChannels()
 
 Key = tuple[str, str, int]
 
@@ -75,7 +79,7 @@ class Fragments:
         options: Callable[[str], ChannelOptions],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        functions: Mapping[str, FragmentFunction] = MappingProxyType({}),
+        functions: FunctionsOfChannels = NO_FUNCTIONS,
     ):
         self._functions = functions
         self._options = options
@@ -112,7 +116,7 @@ class Fragments:
 
     def has(self, channel: str) -> bool:
         """Whether the publications of this channel have fragments."""
-        return bool(self._options(channel).template) or channel in self._functions
+        return bool(self._options(channel).template or self._functions.get(channel))
 
     def representation(self, name: str, value: str) -> Representation | None:
         """The representation for this value of `as=` and of its parameter."""

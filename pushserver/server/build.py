@@ -30,6 +30,7 @@ from pushserver.errors import StartFailed
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.follower import Follower
 from pushserver.hub.metrics import Metrics
+from pushserver.resources.fragment_functions import FunctionsOfChannels
 from pushserver.resources.fragments import Fragments
 from pushserver.resources.pages import Pages
 from pushserver.server.bounds import make_bounds
@@ -173,6 +174,10 @@ def build(
     if redis is not None:
         readiness.broker = redis.problem
         collector.broker = redis.state
+    functions = FunctionsOfChannels()
+    if app is not None:
+        functions = FunctionsOfChannels(app.fragments, app.fragments_of_namespaces)
+    fragments = Fragments(history.options, clock, monotonic, functions)
     relays = None
     if place is not None and place.is_worker:
         relays = Relays(place, reactor, monotonic, is_own, limits.connections)
@@ -196,7 +201,7 @@ def build(
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
         Pages(monotonic, development=development),
-        Fragments(history.options, clock, monotonic, {} if app is None else app.fragments),
+        fragments,
         shortcuts,
         beside,
         templates_beside,
@@ -276,8 +281,8 @@ def build(
 def with_app(config: Config, app: App) -> Config:
     """The configuration with the pages, templates and static files of the application.
 
-    It has no default source. A template in the table of a channel precedes what the application
-    has for this channel; one of a namespace does not.
+    It has no default source. A template in the table of a channel or a namespace precedes what the
+    application has for the same; what it has for a channel precedes what a namespace has.
     """
     server = config.server
     server = replace(
@@ -291,7 +296,10 @@ def with_app(config: Config, app: App) -> Config:
         # Empty: a worker has no function, and asks the main process for the fragments.
         template = app.templates_of_channels.get(name, "")
         channels[name] = {"template": template, **channels.get(name, {})}
-    config = replace(config, server=server, channels=channels)
+    namespaces = {**config.namespaces}
+    for name in app.fragments_of_namespaces:
+        namespaces[name] = {"template": "", **namespaces.get(name, {})}
+    config = replace(config, server=server, channels=channels, namespaces=namespaces)
     return app.adjust(without_default_source(config))
 
 

@@ -447,6 +447,13 @@ def test_a_channel_has_one_template_or_one_function() -> None:
         app.fragment(lambda publication: "")  # type: ignore[arg-type]
     with pytest.raises(InvalidName):
         app.fragment("a b")
+    with pytest.raises(ValueError, match="needs the channel, or a namespace"):
+        app.fragment("lamp", namespace="shop")
+    with pytest.raises(InvalidName, match="invalid namespace 'shop:a'"):
+        app.fragment(namespace="shop:a")
+    app.fragment(namespace="shop")(lambda publication: "")
+    with pytest.raises(ValueError, match=r"shop has fragments of .*lambda.* already"):
+        app.fragment(namespace="shop")(lambda publication: "")
     assert app.templates_of_channels == {"orders": FILE}
 
 
@@ -463,6 +470,37 @@ def test_a_table_of_the_channel_precedes_the_application_and_others_do_not() -> 
     options = config.channel_options()
     assert [options(name).template for name in names[:2]] == ["own.html"] * 2
     assert options("shop:lamp").history_size == 7
+
+
+def test_a_function_of_a_namespace_is_for_channels_without_their_own(tmp_path: Path) -> None:
+    for name in ("own.html", "all.html"):
+        (tmp_path / name).write_text(name)
+    app = PushServer(templates=tmp_path)
+    app.fragment(namespace="shop")(lambda publication: f"shop {publication.channel}")
+    app.fragment("shop:lamp")(lambda publication: "lamp")
+    tables: dict[str, Any] = {
+        "channels": {"shop:own": {"template": "own.html"}},
+        "defaults": ChannelOptions(template="all.html"),
+    }
+    expected = {
+        "shop:a": b"shop shop:a",
+        "$shop:b": b"",
+        "shop:lamp": b"lamp",
+        "shop:own": b"own.html",
+        "shop": b"all.html",
+    }
+    server = Server(config=with_app(Config(**tables), app), app=app)
+    for name, body in expected.items():
+        server.publish(name)
+        answer = server.get(f"/channels/{name}?as=html")
+        assert answer.body.strip() == body or answer.status == 401, name
+    fragments = server.service.live._base.fragments
+    assert all(map(fragments.has, expected))
+    # A table of the namespace precedes it.
+    tables["namespaces"] = {"shop": {"template": "own.html"}}
+    server = Server(config=with_app(Config(**tables), app), app=app)
+    server.publish("shop:a")
+    assert server.get("/channels/shop:a?as=html").body == b"own.html\n"
 
 
 def test_the_template_of_a_source_makes_the_fragments_of_its_channel(tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ def processes(tmp_path: Path) -> Processes:
     def called(publication: PublicationView) -> Markup:
         return Markup("<b>{}</b>").format(publication.data)
 
+    @app.fragment(namespace="all")
+    def of_all(publication: PublicationView) -> Markup:
+        return Markup("<i>{}</i>").format(publication.data)
+
     tables = {"rendered": {"template": "row.html"}}
     config = Config(server=ServerConfig(templates=str(tmp_path)), channels=tables)
     made = Processes(tmp_path, app, config=with_app(config, app))
@@ -33,7 +37,7 @@ def processes(tmp_path: Path) -> Processes:
     return made
 
 
-@pytest.mark.parametrize(("channel", "relayed"), [("rendered", 0), ("called", 1)])
+@pytest.mark.parametrize(("channel", "relayed"), [("rendered", 0), ("called", 1), ("all:a", 1)])
 @pytest.mark.parametrize("path", ["/channels/{}?as=html", "/events?channel={}&as=turbo"])
 def test_streams_have_live_fragments(
     processes: Processes, path: str, channel: str, relayed: int
