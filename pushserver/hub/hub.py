@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +67,20 @@ async def _has_all(channels: Sequence[str], fresh: bool = False) -> None:
     """No-op, for a history with all channels."""
 
 
+class _Counted:
+    """A context in which refusals are counted."""
+
+    def __init__(self, metrics: Metrics):
+        self._metrics = metrics
+
+    def __enter__(self) -> None:
+        """No-op."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, LimitExceeded):
+            self._metrics.refusals[error.cause] += 1
+
+
 class Hub:
     """The subscribers of this process by channel.
 
@@ -93,6 +106,7 @@ class Hub:
         self.history = history
         self.metrics = metrics
         self._report = report
+        self._counted = _Counted(metrics)
         self._load = load
         self._fan_out = FanOut(metrics, timer, monotonic, report)
         self._find_client = find_client
@@ -110,17 +124,8 @@ class Hub:
 
     def check_room(self, channels: Sequence[str]) -> None:
         """Raise LimitExceeded if the server cannot keep these channels besides its others."""
-        with self._counted():
+        with self._counted:
             self.history.room.check(channels)
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count a refusal."""
-        try:
-            yield
-        except LimitExceeded as error:
-            self.metrics.refusals[error.cause] += 1
-            raise
 
     def flush(self) -> None:
         """Send all queued publications now."""
@@ -163,7 +168,7 @@ class Hub:
         error of a subscriber that has ended meanwhile.
         """
         ahead = position is not None and position.offset > self.history.top(channel)
-        with self._counted():
+        with self._counted:
             await self._load((channel,), ahead)
         subscriber.check_not_ended()
         self._join(subscriber, channel, (channel,))
@@ -182,11 +187,11 @@ class Hub:
         `past`: whether it may read earlier publications of all of them. Raises as `subscribe`.
         """
         history = self.history
-        with self._counted():
+        with self._counted:
             await self._load(channels, start.since is not None and start.since.seq > history.seq)
         subscriber.check_not_ended()
         # The name of a channel contains no space.
-        name = " ".join(sorted(channels))
+        name = channels[0] if len(channels) == 1 else " ".join(sorted(channels))
         self._join(subscriber, name, channels)
         resumed = _readable(history.read(channels, start), past)
         rows = resumed.publications
@@ -195,13 +200,11 @@ class Hub:
         if start.since is not None:
             self.metrics.resumed(resumed.reason)
             cursor = start.since if recovered else cursor
-        offsets = {channel: history.channels[channel].top for channel in channels}
-        for row in reversed(rows):
-            offsets[row.channel] = row.offset - 1
-        positions = {
-            channel: Position(history.channels[channel].epoch, offset)
-            for channel, offset in offsets.items()
-        }
+        offsets = {row.channel: row.offset - 1 for row in reversed(rows)} if rows else {}
+        positions = {}
+        for channel in channels:
+            log = history.channels[channel]
+            positions[channel] = Position(log.epoch, offsets.get(channel, log.top))
         return Following(name, cursor, positions, rows, recovered, resumed.reason)
 
     def enter(self, subscriber: Subscriber, channel: str) -> None:
@@ -254,7 +257,7 @@ class Hub:
                     on_join(channel, subscriber)
 
     def _make_audience(self, name: str, channels: Sequence[str]) -> Audience:
-        with self._counted():
+        with self._counted:
             self.history.room.make(channels)
         # History.channel: a watched channel is not forgotten, so its numbers stay.
         tops = {channel: self.history.channel(channel).top for channel in channels}

@@ -24,6 +24,7 @@ from pushserver.sessions.replay_cache import FIRST_BYTES, fitting
 from pushserver.usercode import coroutines
 from pushserver.web.checks import check_no_navigation
 from pushserver.web.document import is_known, not_modified
+from pushserver.web.first_bytes import once
 from pushserver.web.gate import Gate
 from pushserver.web.heads import forget_head
 from pushserver.web.mount import mark_open_ended
@@ -44,6 +45,10 @@ def stream_start(request: Request, most: int) -> Start:
     The Last-Event-ID of a browser that reconnects takes precedence. If that is not a valid id, the
     start is one that cannot be resumed, and the stream says so.
     """
+    return once(request, ("start", most), partial(_start, request, most))
+
+
+def _start(request: Request, most: int) -> Start:
     last_id = header(request, "last-event-id") or argument(request, "lastEventId")
     if last_id:
         try:

@@ -58,7 +58,8 @@ class Stream(Conversation[StreamFormat]):
         except Unavailable as error:
             self.disconnect(OVERLOADED, str(error))
             return
-        retry = random.randint(*RETRY_MILLISECONDS)
+        least, most = RETRY_MILLISECONDS
+        retry = int(random.uniform(least, most))
         opening = self.format.make_opening(_subscribed(following), _reset(following), retry)
         rows, rest = following.publications, None
         if rows:

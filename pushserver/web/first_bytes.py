@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar, cast
 
-from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 
 from pushserver.auth.origin import valid_host
+from pushserver.web.deadlines import MIN_SECONDS, Deadlines
 from pushserver.web.sockets import drop, is_secure
 
 MAX_HEAD_BYTES = 16_384
@@ -30,31 +32,44 @@ MAX_FIELDS = 500
 MAX_NAME_BYTES = 256
 """Of a header's name: twisted.web keeps up to 10,000 names in a cache, however long they are."""
 
-MIN_SECONDS = 0.001
-"""The least time that twisted.web gets for a request: the reactor takes no negative delay, and
-twisted.web does not stop a timer of 0 while it answers."""
+MAX_KEPT_BYTES = 2_048
+"""The longest head that is parsed once for all connections that repeat it."""
+KEPT_HEADS = 256
+"""The heads that are kept, with their fields: at most 3 MB."""
 
 _HEAD = re.compile(
     rb"GET (/[A-Za-z0-9_./:@~-]*)(?:\?([!-~]*))? HTTP/1\.1\r\n"
     rb"((?:[!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}:[\t -~]*\r\n)+)\r\n" % MAX_NAME_BYTES
 )
 KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+_KEY_FIELD = b"\r\nSec-WebSocket-Key: "
+_SOME_KEY = b"A" * 22 + b"=="
 
 
 class Head:
-    """A valid handshake, which resources read as a request."""
+    """A valid handshake, which resources read as a request.
+
+    `facts`: those that resources have found in the head alone, for all requests with the same one.
+    """
 
     method = b"GET"
 
     def __init__(
-        self, path: bytes, query: bytes, fields: dict[str, str], transport: Any, channel: Any = None
+        self,
+        path: bytes,
+        args: dict[bytes, list[bytes]],
+        fields: dict[str, str],
+        facts: dict[object, Any],
+        transport: Any,
+        channel: Any = None,
     ):
         self.path = path
         self.prepath: list[bytes] = []
         self.postpath = path[1:].split(b"/")
-        self.args: dict[bytes, list[bytes]] = parse_qs(query, True) if query else {}
+        self.args = args
         self.channel = channel
-        self._fields = fields
+        self.fields = fields
+        self.facts = facts
         self._transport = transport
         self._peer: Any = None
 
@@ -64,12 +79,12 @@ class Head:
 
     def getRawHeaders(self, name: str, default: Any = None) -> Any:
         """The values of a header, as `http_headers.Headers` gives them."""
-        value = self._fields.get(name.lower())
+        value = self.fields.get(name.lower())
         return default if value is None else [value]
 
     def getAllRawHeaders(self) -> Iterator[tuple[bytes, list[bytes]]]:
         """The names and values of all headers, as `http_headers.Headers` gives them."""
-        return ((name.encode(), [value.encode()]) for name, value in self._fields.items())
+        return ((name.encode(), [value.encode()]) for name, value in self.fields.items())
 
     def isSecure(self) -> bool:
         return is_secure(self._transport)
@@ -84,11 +99,52 @@ class Head:
         return self._transport.getHost()
 
 
+Fact = TypeVar("Fact")
+
+
+def once(request: Any, name: object, find: Callable[[], Fact]) -> Fact:
+    """What `find` finds in the head of the request, found once for those with the same head.
+
+    `name` has all else that it depends on. What it raises is not kept.
+    """
+    facts: dict[object, Any] | None = getattr(request, "facts", None)
+    if facts is None:
+        return find()
+    found: Fact | None = facts.get(name)
+    if found is None:
+        found = facts[name] = find()
+    return found
+
+
+class _Parsed(NamedTuple):
+    """A handshake without its connection."""
+
+    path: bytes
+    args: dict[bytes, list[bytes]]
+    fields: dict[str, str]
+    facts: dict[object, Any]
+
+
 def read_head(data: bytes, transport: Any, channel: Any = None) -> Head | None:
     """The handshake in these bytes; None if they are not exactly one.
 
     `channel`: the protocol of the connection.
     """
+    start = data.find(_KEY_FIELD) + len(_KEY_FIELD)
+    end = start + len(_SOME_KEY)
+    if start < len(_KEY_FIELD) or data[end : end + 2] != b"\r\n" or len(data) > MAX_KEPT_BYTES:
+        parsed = _parse(data)
+        return None if parsed is None else Head(*parsed, transport, channel)
+    # Clients that come back, and those of one program, repeat all but their key.
+    key = data[start:end].decode("latin-1")
+    parsed = _parse_once(data[:start] + _SOME_KEY + data[end:])
+    if parsed is None or KEY.fullmatch(key) is None:
+        return None
+    path, args, fields, facts = parsed
+    return Head(path, args, {**fields, "sec-websocket-key": key}, facts, transport, channel)
+
+
+def _parse(data: bytes) -> _Parsed | None:
     head = _HEAD.fullmatch(data) if len(data) <= MAX_HEAD_BYTES else None
     if head is None:
         return None
@@ -97,7 +153,15 @@ def read_head(data: bytes, transport: Any, channel: Any = None) -> Head | None:
     fields = {name.lower(): value.strip(" \t") for name, value in pairs}
     if not len(lines) == len(fields) <= MAX_FIELDS or not _is_handshake(fields):
         return None
-    return Head(head[1], head[2] or b"", fields, transport, channel)
+    return _Parsed(head[1], parse_args(head[2]), fields, {})
+
+
+_parse_once = lru_cache(KEPT_HEADS)(_parse)
+
+
+def parse_args(query: bytes | None) -> dict[bytes, list[bytes]]:
+    """The parameters in a query, as twisted.web parses them."""
+    return parse_qs(query, True) if query else {}
 
 
 def _is_handshake(fields: dict[str, str]) -> bool:
@@ -120,9 +184,9 @@ class FirstBytes(Protocol):
 
     `shortcut` is called with the transport and the head; it returns False if the
     connection has to go to twisted.web. `make_web` makes the protocol of twisted.web, with the
-    seconds that are left of `seconds` for the first request, and `counted_as`. `release` is called
-    when this protocol has nothing more to do with the connection, and `leave` with `counted_as`
-    (see `admission`) when the connection is gone. `monotonic` is the steady clock.
+    seconds that are left until the deadline for the first request, and `counted_as`. `release` is
+    called when this protocol has nothing more to do with the connection, and `leave` with
+    `counted_as` (see `admission`) when the connection is gone. `monotonic` is the steady clock.
     """
 
     def __init__(
@@ -130,7 +194,7 @@ class FirstBytes(Protocol):
         address: IAddress | None,
         reactor: IReactorTime,
         monotonic: Callable[[], float],
-        seconds: float,
+        deadlines: Deadlines,
         shortcut: Shortcut,
         make_web: Callable[[IAddress | None, float, str | None], Protocol],
         release: Callable[[FirstBytes], None],
@@ -142,13 +206,13 @@ class FirstBytes(Protocol):
         self._address = address
         self._reactor = reactor
         self._monotonic = monotonic
-        self._seconds = seconds
+        self._deadlines = deadlines
         self._shortcut = shortcut
         self._make_web = make_web
         self._release = release
         self._closing = False
-        self._until = monotonic() + seconds
-        self._deadline = reactor.callLater(seconds, self.loseConnection)
+        self._end: IDelayedCall | None = None
+        self._until = deadlines.add(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
@@ -173,11 +237,11 @@ class FirstBytes(Protocol):
         self.loseConnection()
 
     def loseConnection(self) -> None:
-        """Close; after `seconds` more abort, as a peer under TLS may not agree to the end."""
+        """Close; after as long again abort, as a peer under TLS may not agree to the end."""
         if not self._closing:
             self._closing = True
             self._stop_waiting()
-            self._deadline = self._reactor.callLater(self._seconds, self.abort)
+            self._end = self._reactor.callLater(self._deadlines.seconds, self.abort)
             cast(ITCPTransport, self.transport).loseConnection()
 
     def abort(self) -> None:
@@ -189,8 +253,9 @@ class FirstBytes(Protocol):
         self._release(self)
 
     def _stop_waiting(self) -> None:
-        if self._deadline.active():
-            self._deadline.cancel()
+        self._deadlines.remove(self)
+        if self._end is not None and self._end.active():
+            self._end.cancel()
 
 
 def hand_over(transport: Any, protocol: Protocol) -> None:

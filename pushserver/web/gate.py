@@ -23,7 +23,7 @@ from pushserver.sessions.visit import Visit
 from pushserver.web.checks import check_origin, client_address, forwarded_by
 from pushserver.web.proxied import PROXIED
 from pushserver.web.resource import Answer, Refusal, header
-from pushserver.web.visits import credentials, visit
+from pushserver.web.visits import are_given, credentials, visit
 
 IsOwn = Callable[[Request], bool | None]
 
@@ -67,7 +67,7 @@ class Gate:
 
     def is_anonymous(self, request: Request) -> bool:
         """Whether the request has no credentials, and the application does not identify it."""
-        return not self._identification.asks_application and self.credentials(request).is_empty
+        return not self._identification.asks_application and not are_given(request, self._cookie)
 
     def identity_at_once(self, request: Request) -> Identity | None:
         """The identity of a request without credentials or with a valid API key.

@@ -18,6 +18,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from pushserver.errors import InvalidToken, PushServerError, Refused, TooMany, WrongKey
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
+from pushserver.web.first_bytes import Head
 from pushserver.web.mount import REFUSED, depth, is_relayed, refused_too_often, surroundings
 from pushserver.web.turned_away import retry_after
 
@@ -283,7 +284,13 @@ def wants(request: Request, offers: tuple[str, ...]) -> str | None:
 
 
 def header(request: Request, name: str) -> str | None:
-    """The value of a header, several joined by commas; None if it is missing."""
+    """The value of a header, several joined by commas; None if it is missing.
+
+    `name` is in lower case.
+    """
+    head: Any = request
+    if isinstance(head, Head):
+        return head.fields.get(name)
     values = request.requestHeaders.getRawHeaders(name)
     return None if values is None else ", ".join(values)
 

@@ -19,7 +19,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request
 
 from pushserver.auth.origin import valid_host
-from pushserver.web.first_bytes import Head
+from pushserver.web.first_bytes import Head, parse_args
 from pushserver.web.turned_away import answer_at_once
 
 MAX_HEAD_BYTES = 4_096
@@ -73,7 +73,7 @@ class Post(Head):
     method = b"POST"
 
     def __init__(self, match: re.Match[bytes], fields: dict[str, str]):
-        super().__init__(match[1], match[2] or b"", fields, None)
+        super().__init__(match[1], parse_args(match[2]), fields, {}, None)
         self.text = match[0]
         self.length = int(fields["content-length"])
         self.size = len(self.text) + self.length

@@ -20,6 +20,7 @@ from pushserver.config.limits import Limits
 from pushserver.errors import TooMany
 from pushserver.usercode.turns import Turns
 from pushserver.web.admission import Admission
+from pushserver.web.deadlines import Deadlines
 from pushserver.web.first_bytes import FirstBytes, Shortcut
 from pushserver.web.pipeline import DeadlineChannel
 from pushserver.web.refusal_log import RefusalLog
@@ -185,6 +186,7 @@ class PushSite(Site):
         self.log_refusal = refusals.write
         self.admission = admission
         self.answers = Answers(HEADERS)
+        self._deadlines = self._make_deadlines()
         self.exits = Exits(reactor, turns.monotonic, _turned_away)
 
     def reconfigure(
@@ -199,6 +201,7 @@ class PushSite(Site):
         self.resource = root
         self.limits = limits
         self.timeOut = limits.request_seconds
+        self._deadlines = self._make_deadlines()
         self.trust = trust
         self.accepts_tokens = accepts_tokens
         self._shortcut = shortcut
@@ -227,7 +230,7 @@ class PushSite(Site):
             addr,
             self.reactor,
             self.turns.monotonic,
-            self.limits.request_seconds,
+            self._deadlines,
             self._shortcut,
             self._web,
             self.release,
@@ -244,6 +247,9 @@ class PushSite(Site):
         protocol.counted_as = counted_as
         protocol.is_relayed = counted_as is None
         return protocol
+
+    def _make_deadlines(self) -> Deadlines:
+        return Deadlines(self.reactor, self.turns.monotonic, self.limits.request_seconds)
 
     def release(self, channel: DeadlineChannel | FirstBytes) -> None:
         """Forget a connection that is gone, or is no longer one of HTTP."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.web.server import Request
 
 from pushserver.auth.credentials import Credentials
 from pushserver.auth.proxies import Proxies
 from pushserver.sessions.visit import Visit
 from pushserver.web.checks import client_address, is_forwarding, own_origin
+from pushserver.web.first_bytes import once
 from pushserver.web.resource import header
 
 TOKEN_SUBPROTOCOL = "pushserver.token."
@@ -47,6 +50,22 @@ def credentials(request: Request, cookie: str, proxies: Proxies) -> Credentials:
     The token comes in Authorization, or else in the query (`token`), in a subprotocol (raw
     WebSocket), or in the cookie: in this order, as a page cannot choose its cookies.
     """
+    given = once(request, ("credentials", cookie), partial(_proofs, request, cookie))
+    return Credentials(client_address(request, proxies), *given)
+
+
+def are_given(request: Request, cookie: str) -> bool:
+    """Whether the request has credentials; `cookie` as for `credentials`."""
+    given = once(request, ("credentials", cookie), partial(_proofs, request, cookie))
+    return given != _NONE
+
+
+_Proofs = tuple[str, str | None, str | None, str | None]
+_NONE: _Proofs = ("", None, None, None)
+
+
+def _proofs(request: Request, cookie: str) -> _Proofs:
+    """The fields of `Credentials` without the address, which the head alone has."""
     bearer = None
     key = header(request, "x-api-key")
     scheme, _, value = (header(request, "authorization") or "").partition(" ")
@@ -61,7 +80,7 @@ def credentials(request: Request, cookie: str, proxies: Proxies) -> Credentials:
         token = next(iter(tokens), None)
         if len(tokens) > 1:
             problem = f"the cookie {cookie} is set {len(tokens)} times, with different values"
-    return Credentials(client_address(request, proxies), problem, key, token, bearer)
+    return problem, key, token, bearer
 
 
 def _of_query(request: Request) -> str | None:

@@ -128,6 +128,7 @@ BOUNDS = {
     "wsgi.answer.ENTRY_BYTES": MEMORY,
     "wsgi.answer.MEMORY_BYTES": "as AHEAD_BYTES, of all answers",
     "web.first_bytes.MAX_HEAD_BYTES": ONE,
+    "web.first_bytes.MAX_KEPT_BYTES": ONE,
     "web.first_bytes.MAX_NAME_BYTES": ONE,
     "web.short_post.MAX_BODY_BYTES": ONE,
     "web.short_post.MAX_HEAD_BYTES": ONE,

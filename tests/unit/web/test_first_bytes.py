@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -13,9 +15,10 @@ from twisted.web.resource import Resource
 
 from pushserver.config.limits import Limits
 from pushserver.transports.websocket.shell import WebSocketShell
-from pushserver.web.first_bytes import MIN_SECONDS, FirstBytes
+from pushserver.web.deadlines import MIN_SECONDS, Deadlines
+from pushserver.web.first_bytes import MAX_KEPT_BYTES, FirstBytes, _parse, once, read_head
 from pushserver.web.pipeline import DeadlineChannel
-from tests.unit.fakes.heads import TRANSPORTS, connect, head, with_fields
+from tests.unit.fakes.heads import FIELDS, TRANSPORTS, connect, head, with_fields
 from tests.unit.fakes.web import Server, request
 
 # -- the head as resources see it -----------------------------------------------------------------
@@ -67,6 +70,70 @@ def witnessed(data: bytes, kind: str = "tcp") -> list[dict[str, Any]]:
     line.send(data)
     line.vanish()
     return witness.seen
+
+
+GOOD_KEYS = st.binary(min_size=16, max_size=16).map(b64encode)
+BAD_KEYS = st.sampled_from(
+    (b"", b"x", b"A" * 24, b"A" * 22 + b"==x", b"A" * 20 + b"\r\nx:", b"\xff")
+)
+KEY_FIELDS = (b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key:  ", b"sec-websocket-key:", b"X-Key: ")
+MORE_FIELDS = (
+    b"Cookie: a=1",
+    b"X-Api-Key: k",
+    b"Origin: http://a",
+    b"Sec-WebSocket-Key: x",
+    b"bad",
+)
+
+
+@given(
+    st.lists(st.one_of(GOOD_KEYS, BAD_KEYS), min_size=2, max_size=4),
+    st.sampled_from(KEY_FIELDS),
+    st.lists(st.sampled_from(MORE_FIELDS), max_size=2),
+    st.sampled_from((b"/", b"/a?last=1&last=2")),
+)
+def test_a_head_with_another_key_is_read_as_if_it_were_the_first(
+    keys: list[bytes], name: bytes, more: list[bytes], target: bytes
+) -> None:
+    for key in keys:
+        fields = (FIELDS[0], name + key, *more, *FIELDS[1:3], *FIELDS[4:])
+        data = head(*fields, target=target)
+        alone, repeated = _parse(data), read_head(data, None)
+        if alone is None or repeated is None:
+            assert alone is None
+            assert repeated is None
+        else:
+            assert (alone.path, alone.args) == (repeated.path, repeated.args)
+            assert alone.fields == repeated.fields
+
+
+def test_facts_are_those_of_one_head() -> None:
+    def found(*more: bytes, key: bytes = FIELDS[3]) -> list[int]:
+        request = read_head(head(*FIELDS[:3], key, FIELDS[4], *more), None)
+        facts: list[int] = once(request, "facts", list)
+        facts.append(1)
+        return facts
+
+    mark = b"X-Mark: " + secrets.token_hex(8).encode()
+    assert found(mark) == [1]
+    assert found(mark, key=b"Sec-WebSocket-Key: " + b64encode(bytes(16))) == [1, 1]
+    assert found(mark, b"Authorization: Bearer x") == [1]
+    long = b"X-Long: " + b"x" * MAX_KEPT_BYTES
+    assert found(long) == found(long) == [1]
+
+
+def test_what_is_raised_is_no_fact() -> None:
+    calls: list[int] = []
+
+    def fails() -> None:
+        calls.append(1)
+        raise ZeroDivisionError
+
+    request = read_head(head(), None)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            once(request, "nothing", fails)
+    assert calls == [1, 1]
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
@@ -196,7 +263,7 @@ def test_twisted_web_gets_at_least_min_seconds() -> None:
             None,
             clock,
             clock.seconds,
-            15,
+            Deadlines(clock, clock.seconds, 15),
             lambda *_: False,
             make_web,
             lambda _: None,
