@@ -57,8 +57,9 @@ class Admission:
         if counted_as == "":
             # Exempt so far, as a proxy's connection is.
             name = self._addresses.name(self.address(request))
-            self._connections.rename("", name, self._clock())
-            channel.counted_as = name
+            if name:
+                self._connections.rename("", name, self._clock())
+                channel.counted_as = name
 
     def enter_polling(self, request: Request) -> str:
         """Count a client that polls as a connection, until `leave` of its name; raises TooMany."""
