@@ -19,6 +19,7 @@ from pushserver.doctor_command import add_doctor_command
 from pushserver.errors import PushServerError, StartFailed
 from pushserver.key_command import add_key_commands
 from pushserver.listing import list_channels
+from pushserver.nodes_command import add_nodes_command
 from pushserver.piping import Batch, Piper, batches, parse_json, standard_input
 from pushserver.publisher import publish
 from pushserver.reload_command import add_reload_command
@@ -48,6 +49,7 @@ examples:
   pushserver subscribe numbers --last 3
   pushserver channels
   pushserver top
+  pushserver nodes
   pushserver check-config push.toml
   pushserver doctor https://push.example
   pushserver reload
@@ -220,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_check_config)
     add_doctor_command(commands, server)
     add_top_command(commands, server)
+    add_nodes_command(commands, server)
     add_reload_command(commands, server)
     add_key_commands(commands)
     add_token_commands(commands)

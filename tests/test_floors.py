@@ -50,6 +50,7 @@ FACE = {
     "key_command",
     "listing",
     "measuring",
+    "nodes_command",
     "opener",
     "piping",
     "publisher",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from pushserver.errors import PushServerError
 from pushserver.redis import scripts
 from pushserver.redis.commands import ErrorReply, Gone, Send
 from pushserver.redis.keys import Keys
-from pushserver.redis.problems import BROKEN, SILENT, UNFIT, Problem, of_reply
+from pushserver.redis.problems import BROKEN, SILENT, TAKEN, UNFIT, Problem, of_reply
 from pushserver.redis.scripts import Attached
 
 LEAST_VERSION = (6, 2)
@@ -48,6 +48,14 @@ _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n
 
 class Unfit(PushServerError):
     """The server cannot have the log; the text says what was found and what is expected."""
+
+    short = UNFIT
+
+
+class NameTaken(Unfit):
+    """Another node has the name of this one."""
+
+    short = TAKEN
 
 
 def endpoint_of(address: Address, reactor: Any) -> IStreamClientEndpoint:
@@ -110,11 +118,20 @@ class Session:
     attached: Attached
 
 
+Enter = Callable[[Send, str], Coroutine[Any, Any, None]]
+"""Called with a connection and its run."""
+
+
+async def _enter_nothing(send: Send, run: str) -> None:
+    """No-op."""
+
+
 class Connection:
     """Connects to a server, attaches this node, and does both again when the connection is lost.
 
     `made` is called with each session, `lost` when it is over, and `failed` with the problem of
-    each attempt without success.
+    each attempt without success. `enter` is called with each connection before it is `made`, and
+    raises Unfit if this node must not take part.
     """
 
     _log = Logger()
@@ -129,6 +146,7 @@ class Connection:
         made: Callable[[Session], None],
         lost: Callable[[], None],
         failed: Callable[[Problem], None],
+        enter: Enter = _enter_nothing,
     ):
         self._address = address
         self._reactor = reactor
@@ -138,6 +156,7 @@ class Connection:
         self._made = made
         self._lost = lost
         self._failed = failed
+        self._enter = enter
         self._running = False
         self._attempt: Deferred[None] | None = None
         self._later: IDelayedCall | None = None
@@ -213,9 +232,9 @@ class Connection:
         except ErrorReply as error:
             wire.drop()
             self._fail(of_reply(error))
-        except PushServerError as error:
+        except Unfit as error:
             wire.drop()
-            self._fail(Problem(str(error), UNFIT))
+            self._fail(Problem(str(error), error.short))
         else:
             self._wire = wire
             self._attached = True
@@ -251,7 +270,9 @@ class Connection:
         keep = server.keeps and before.endswith(KEEPS.encode())
         run = server.run + KEEPS if server.keeps else server.run
         call = scripts.attach(self._keys, run, new_epoch(), keep, self._node)
-        return Session(send, run, scripts.attached_of(await send(call.evalsha)))
+        attached = scripts.attached_of(await send(call.evalsha))
+        await self._enter(send, run)
+        return Session(send, run, attached)
 
     def _fail(self, problem: Problem) -> None:
         self._failed(problem)

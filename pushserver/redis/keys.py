@@ -12,7 +12,8 @@ class Keys:
     `log` is the stream of all publications, `<seq>-0`, and of all clears, `<seq>-<number>`.
     `due` is a sorted set of all channels: the time (ms) at which `sweep` has to look at each.
     `nodes` is a hash: the last counter of each node, and its time. `memory` is a hash: what each
-    source remembers.
+    source remembers. `ends` is a sorted set: the time (ms) at which each node is gone, unless it
+    tells about itself again; `about` is a hash of what they told.
     """
 
     def __init__(self, prefix: str = "{ps0}"):
@@ -22,6 +23,8 @@ class Keys:
         self.due = self._prefix + b"x"
         self.nodes = self._prefix + b"w"
         self.memory = self._prefix + b"r"
+        self.ends = self._prefix + b"n"
+        self.about = self._prefix + b"ni"
 
     def channel(self, name: str) -> bytes:
         """A hash: `top`, `floor`, `fq` (`floor_seq`), `g` (generation), `b` (bytes), `t`, `ttl`.
@@ -42,6 +45,10 @@ class Keys:
     def lease(self, name: str) -> bytes:
         """The tenure of the node that has this lease, a text that expires."""
         return self._prefix + b"l:" + name.encode("utf-8", "surrogatepass")
+
+    def name(self, name: str) -> bytes:
+        """The node that has this name, a text that expires."""
+        return self._prefix + b"nn:" + name.encode()
 
     def publisher(self, name: str) -> bytes:
         """A sorted set of the idempotency keys of a publisher: the time (ms) of the end of each."""

@@ -20,6 +20,7 @@ from pushserver.redis.connection import ANSWER_SECONDS, Connection, Session, new
 from pushserver.redis.keys import Keys
 from pushserver.redis.leases import Leases, NoMemory, Remembered
 from pushserver.redis.problems import SILENT, STARTING, Problem
+from pushserver.redis.registry import Registry
 from pushserver.redis.scripts import Bounds
 from pushserver.redis.tail import Tail
 from pushserver.redis.upkeep import Upkeep
@@ -63,6 +64,7 @@ class RedisLog:
     `feed` comes before the start. `options` are those of each channel, `seconds` is the steady
     clock of the reactor. `has_room` tells whether the fan-out can take another publication of a
     channel; while it cannot, the log is not read. `memory` is that of the sources.
+    `name`: that of this node, which no other one may have; empty for none.
     """
 
     make_connection: Callable[..., Connection] = Connection
@@ -78,6 +80,7 @@ class RedisLog:
         keys: Keys | None = None,
         has_room: Callable[[str], bool] = lambda channel: True,
         memory: Remembered | None = None,
+        name: str = "",
     ):
         self.node = new_node()
         """The name of this process in the log."""
@@ -93,7 +96,7 @@ class RedisLog:
             seconds,
             has_passed=lambda epoch, place: self._tail.has_passed(epoch, place),
             sees=lambda epoch: self._tail.sees(epoch),
-            again=lambda reason: self._writing.again(reason),
+            again=self._writer_again,
             fence=lambda lease: self.leases.fence(lease),
         )
         self._tail = Tail(
@@ -111,10 +114,22 @@ class RedisLog:
             own, self.node, lambda: self._writer.session, seconds, memory or NoMemory()
         )
         """What this node does for all."""
+        self.registry = Registry(
+            own, self.node, name, lambda: self._writer.session, self._writer_again, seconds
+        )
+        """The nodes."""
 
         def connection(made: Callable[[Session], None], lost: Callable[[], None]) -> Connection:
             return self.make_connection(
-                address, reactor, seconds, own, self.node, made, lost, self._failed
+                address,
+                reactor,
+                seconds,
+                own,
+                self.node,
+                made,
+                lost,
+                self._failed,
+                self.registry.enter,
             )
 
         self._writing = connection(self._can_write, self._writer.lost)
@@ -198,6 +213,9 @@ class RedisLog:
 
     # --- the connections ---------------------------------------
 
+    def _writer_again(self, reason: str) -> None:
+        self._writing.again(reason)
+
     def _can_write(self, session: Session) -> None:
         self._asked_at = self._seconds()
         self._asking = None
@@ -248,7 +266,11 @@ class RedisLog:
         self._writer.expire()
         self._tail.ask_again()
         self._tell()
-        for work in (self._upkeep.work(self._tail.follower), self.leases.work()):
+        for work in (
+            self._upkeep.work(self._tail.follower),
+            self.leases.work(),
+            self.registry.work(),
+        ):
             Deferred.fromCoroutine(work).addErrback(
                 lambda failure: self._log.failure(
                     "the upkeep of the log in Redis failed", failure, event_name="redis_failed"

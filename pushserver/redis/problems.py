@@ -9,6 +9,7 @@ from pushserver.redis.commands import ErrorReply
 AWAY = "Redis is away"
 SILENT = "Redis does not answer"
 UNFIT = "this Redis cannot have the log"
+TAKEN = "another server has the name of this one"
 BROKEN = "the connection to Redis is made again"
 STARTING = "not attached to Redis yet"
 

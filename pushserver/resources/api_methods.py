@@ -204,6 +204,9 @@ class Methods:
         info = self._info(self._node.hub.channels(), self._load.measures.whole())
         return {"nodes": [info | {"uptime": int(info["uptime"])}]}
 
+    async def nodes(self, call: InfoCall) -> object:
+        return {"nodes": await self._node.list_nodes()}
+
     async def top(self, call: InfoCall) -> object:
         watched = self._node.hub.channels()
         whole = self._load.measures.whole()
@@ -346,6 +349,7 @@ METHODS = {
     "channels": Method(ChannelsCall, Methods.channels, "read", filters=True),
     "info": Method(InfoCall, Methods.info, "admin"),
     "top": Method(InfoCall, Methods.top, "admin"),
+    "nodes": Method(InfoCall, Methods.nodes, "admin"),
     "subscribe": Method(SubscribeCall, Methods.subscribe, "admin", "subscribe"),
     "unsubscribe": Method(UnsubscribeCall, Methods.unsubscribe, "admin"),
     "disconnect": Method(DisconnectCall, Methods.disconnect, "admin"),

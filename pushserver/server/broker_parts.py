@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from socket import gethostname
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 
+from pushserver import __version__
 from pushserver.channels.history import History
+from pushserver.cluster.measures import Measure, Measures
 from pushserver.config.limits import Limits
 from pushserver.config.redis_url import parse_url
 from pushserver.config.settings import Broker, Config
@@ -24,10 +28,15 @@ from pushserver.redis.log import RedisLog, State
 from pushserver.redis.scripts import Bounds
 from pushserver.sessions.node import Node
 from pushserver.store.source_memory import SourceMemory
+from pushserver.usercode.once import Once
 
 LIBRARIES = ("txredisapi", "hiredis")
 START_SECONDS = 5.0
 """The `start` handler of an application is called after this time, though Redis is away."""
+
+
+LEAVE_SECONDS = 1.0
+"""The longest time at the stop in which Redis is told of it."""
 
 
 class BrokerParts(Service):
@@ -49,6 +58,9 @@ class BrokerParts(Service):
         self.address = replace(parse_url(settings.url), ca=settings.ca)
         self._reactor = reactor
         self._monotonic = monotonic
+        self._stop = Once()
+        self._since = 0.0
+        self._clock: Callable[[], float] = lambda: 0.0
         self._has_room: Callable[[str], bool] = lambda channel: True
         self.log = self.make_log(
             self.address,
@@ -59,16 +71,35 @@ class BrokerParts(Service):
             keys_of(settings),
             has_room=lambda channel: self._has_room(channel),
             memory=memory,
+            name=settings.name,
         )
         self.node_name = settings.name or self.log.node
         """The name of this server among the others."""
         self.follower = Follower(history, Metrics(), self.log, monotonic)
         self.log.feed(self.follower)
 
-    def attach(self, node: Node) -> None:
-        """Use the node of this process; called once, before the start."""
+    def attach(self, node: Node, measures: Measures) -> None:
+        """Use the node of this process, and its numbers; called once, before the start."""
+        self.log.registry.about = lambda: self._about(measures.whole())
+        node.list_nodes = self.log.registry.nodes
+        self._since = round(node.clock(), 3)
+        self._clock = node.clock
         self._has_room = node.has_room
         self.follower.reset = node.hub.reset
+
+    def _about(self, whole: Measure) -> dict[str, Any]:
+        """What other servers read about this one."""
+        return {
+            "name": self.node_name,
+            "host": gethostname(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "since": self._since,
+            "time": round(self._clock(), 3),
+            "lag": self.log.state.lag,
+            "connections": whole.clients,
+            "sources": self.log.leases.held,
+        }
 
     def reconfigure(self, limits: Limits, lasting: frozenset[str]) -> None:
         """Change the bounds, as `Follower.reconfigure`."""
@@ -109,8 +140,14 @@ class BrokerParts(Service):
         super().startService()
         self.log.start()
 
-    def stopService(self) -> None:
+    def stopService(self) -> Deferred[None]:
         super().stopService()
+        return self._stop.run(self._leave)
+
+    async def _leave(self) -> None:
+        leaving = Deferred.fromCoroutine(self.log.registry.leave())
+        with suppress(TimeoutError):
+            await leaving.addTimeout(LEAVE_SECONDS, self._reactor)
         self.log.stop()
 
 

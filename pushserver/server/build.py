@@ -162,10 +162,10 @@ def build(
     pulse = Pulse(monotonic)
     meter = Meter(node, peers.unread.unsent, pulse)
     measures = Measures(meter.measure)
+    if redis is not None:
+        redis.attach(node, measures)
     if following is not None:
         following.attach(node, meter.measure)
-    if redis is not None:
-        redis.attach(node)
     environment = Environment(reactor, node.publish, node.hub, memory, clock, monotonic)
     if redis is not None:
         environment.leases = redis.log.leases

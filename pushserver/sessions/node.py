@@ -108,6 +108,11 @@ class Node:
         """The beginning of the ids of Engine.IO, by which other processes know this one."""
         self.reload: Callable[[], Awaitable[Mapping[str, object]]] = _no_reload
         """Read the configuration again, and return which settings changed; raises Invalid."""
+        self.list_nodes: Callable[[], Awaitable[Sequence[Mapping[str, object]]]] = _no_nodes
+        """What the servers with a common log tell about themselves; none if the server is alone.
+
+        Raises Unavailable.
+        """
         self._broker = broker
         self.has_room: Callable[[str], bool] = self.hub.has_room
         """Whether another publication of a channel can be taken."""
@@ -200,6 +205,10 @@ def _with_whole_key(draft: Draft) -> Draft:
     if draft.key and draft.publisher:
         return replace(draft, key=key_of(draft.key, draft.publisher))
     return draft
+
+
+async def _no_nodes() -> Sequence[Mapping[str, object]]:
+    return ()
 
 
 async def _no_reload() -> Mapping[str, object]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -14,7 +16,8 @@ import pytest
 from tests.e2e.certificate import certificate
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import SSE, Reading, ask, data, history, publish
-from tests.e2e.server import free_port, run_twistd
+from tests.e2e.patience import PATIENCE
+from tests.e2e.server import environment, free_port, run_twistd
 from tests.e2e.sockets import closed_with, dial, frame
 from tests.e2e.watcher import Watcher
 from tests.redis.server import RedisServer
@@ -295,6 +298,41 @@ def test_webhook_is_open_at_all_servers(group: Group) -> None:
     nodes = [group.start(text) for _ in range(2)]
     assert [ask(node, "POST", "hooks/h", b"1").status for node in nodes] == [201, 201]
     assert data(history(nodes[0], "a")) == [1, 1]
+
+
+def listed(node: Node, *options: str) -> list[str]:
+    """The lines of `pushserver nodes`."""
+    command = [sys.executable, "-m", "pushserver", "nodes", "--url", node.url, *options]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), check=True, timeout=PATIENCE
+    )
+    return ran.stdout.splitlines()
+
+
+def test_servers_are_listed_with_their_sources(group: Group) -> None:
+    one = group.start('[broker]\nname = "one"\n')
+    two = group.start('[sources]\n[broker]\nname = "two"\n')
+    wait_until(lambda: any(" numbers" in line for line in listed(two)))
+    heading, *rows = listed(two)
+    assert heading.split()[:3] == ["NAME", "HOST", "PID"]
+    assert [(row.split()[0], row.split()[2]) for row in rows] == [
+        ("one", str(one.pid)),
+        ("two", str(two.pid)),
+    ]
+    assert one.stop() == -signal.SIGTERM
+    [node] = map(json.loads, listed(two, "--json"))
+    assert (node["name"], node["pid"], node["sources"]) == ("two", two.pid, [])
+
+
+def test_second_server_of_a_name_waits_until_it_is_free(group: Group) -> None:
+    text = '[sources]\n[broker]\nname = "one"\n'
+    one = group.start(text)
+    two = group.start(text, ready=False)
+    wait_until(lambda: two.check()[1].startswith("another server has the name"))
+    assert f"another server has the name 'one' (broker.name): process {one.pid} of" in two.log
+    assert one.is_ready()
+    assert one.stop() == -signal.SIGTERM
+    wait_until(two.is_ready)
 
 
 class TestRedisThatCannotBeUsed:

@@ -81,6 +81,7 @@ class FakeRedis:
             scripts.IMAGE.sha: self._image,
             scripts.CLEAR.sha: self._clear,
             scripts.ALIVE.sha: self._alive,
+            scripts.BEAT.sha: lambda keys, arguments: None,
             scripts.DUE.sha: lambda keys, arguments: self.due,
             scripts.SWEEP.sha: self._sweep,
             scripts.TOUCH.sha: self._touch,
@@ -284,6 +285,7 @@ class FakeConnection:
         made: Callable[[Session], None],
         lost: Callable[[], None],
         failed: Callable[[Problem], None],
+        enter: Any,
     ):
         self._keys = keys
         self._node = node

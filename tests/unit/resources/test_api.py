@@ -506,7 +506,7 @@ class TestTheResource:
     def test_no_body_is_an_empty_object(self, method: str) -> None:
         answer = post(Server(), method, b"")
         assert answer.status == 200
-        assert ("result" in answer.json) is (method in ("channels", "info", "top"))
+        assert ("result" in answer.json) is (method in ("channels", "info", "top", "nodes"))
 
     def test_get_is_405(self) -> None:
         answer = Server().get("/api/info")

@@ -55,6 +55,7 @@ ROWS = {
     "reload": Row("admin", {}, WHOLE),
     "info": Row("admin", {}, WHOLE),
     "top": Row("admin", {}, WHOLE),
+    "nodes": Row("admin", {}, WHOLE),
 }
 """All methods but `batch`, which needs what its commands need, and `channels`, which filters."""
 
