@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct, field
 
-from pushserver.diagnosis.facts import WorkerState
+from pushserver.diagnosis.facts import TemplateFailure, WorkerState
 from pushserver.hub.metrics import Histogram, Metrics
 
 Users = Callable[[], Iterable[str]]
@@ -33,7 +33,7 @@ class Measure(Struct, frozen=True, array_like=True):
 
     `clients`: the open connections and the long polls that wait. `unread_by` clients leave
     `unsent_bytes` unread; `readers` are those of them with most. `longest_turn` is None where the
-    turns of the reactor are not measured.
+    turns of the reactor are not measured. `failures`: the last ones of templates.
     """
 
     metrics: Metrics = field(default_factory=Metrics)
@@ -46,6 +46,7 @@ class Measure(Struct, frozen=True, array_like=True):
     cpu_seconds: float = 0.0
     resident_bytes: int = 0
     uptime: float = 0.0
+    failures: list[TemplateFailure] = field(default_factory=list)
 
 
 class _Counts:
@@ -172,11 +173,17 @@ class Measures:
             sum(each.cpu_seconds for each in present),
             sum(each.resident_bytes for each in present),
             own.uptime,
+            [failure for each in present for failure in each.failures],
         )
 
     def by_worker(self) -> dict[int, Measure]:
         """The numbers of each linked process by the number of its worker; 0 is this process."""
         return {0: self._own(), **dict(self._linked())}
+
+    def failures(self) -> list[TemplateFailure]:
+        """The last failures of templates in all processes, the newest first."""
+        found = [failure for each in self.by_worker().values() for failure in each.failures]
+        return sorted(found, key=lambda failure: -failure.time)
 
     def users(self) -> set[str]:
         """The users of the peers of the workers."""

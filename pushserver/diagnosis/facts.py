@@ -23,6 +23,19 @@ class SourceStatus(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TemplateFailure:
+    """The last failure of a template, or of a function in its place; `time` in Unix seconds.
+
+    `channel`: that of the publication; empty if there was none.
+    """
+
+    name: str
+    channel: str
+    error: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoreFacts:
     """The store: `problem` is the error of the last commit, `waiting` publications wait for one.
 
@@ -104,7 +117,8 @@ class Facts:
     `checks`: those of `/health/ready`, each with its problem. `connections`: the open ones;
     `descriptors` and `max_descriptors`: open files of the process, None where the system does not
     say. `limits`: the settings of `[limits]`. `workers`: none if the server is one process.
-    `broker`: None if the server is alone.
+    `broker`: None if the server is alone. `templates`: the last failures of all processes, the
+    newest first.
     """
 
     time: float
@@ -122,3 +136,4 @@ class Facts:
     has_keys: bool = True
     workers: Sequence[WorkerFacts] = ()
     broker: BrokerFacts | None = None
+    templates: Sequence[TemplateFailure] = ()

@@ -19,6 +19,8 @@ NEARLY = 0.8
 SPARE_FILES = 200
 """Open files besides those of connections: the store, its log, listening sockets, and the
 connections over the limit that programs on the machine may open."""
+MOST_TEMPLATES = 5
+"""The failed templates that have a finding."""
 LOW_BYTES = 268_435_456
 """Free space of the disk of the store below which a finding warns, or the size of its file."""
 
@@ -35,6 +37,7 @@ def server_findings(facts: Facts, proxy: str = "") -> list[Finding]:
         *_connections(facts),
         *(_store(facts.store) if facts.broker is None else _broker(facts.broker)),
         *_sources(facts),
+        *_templates(facts),
         *_request(facts.request, facts.has_keys, front),
         *_refusals(facts, front),
     ]
@@ -134,6 +137,15 @@ def _sources(facts: Facts) -> Iterator[Finding]:
             yield Finding("error" if source.last_error else "note", "sources", text, fix)
     if facts.sources and not broken:
         yield Finding("ok", "sources", f"all of {len(facts.sources)} work")
+
+
+def _templates(facts: Facts) -> Iterator[Finding]:
+    for failure in facts.templates[:MOST_TEMPLATES]:
+        when = datetime.fromtimestamp(failure.time, UTC).strftime("%H:%M:%S UTC")
+        where = f" for {failure.channel}" if failure.channel else ""
+        fix = f"journalctl -u pushserver | grep {shlex.quote(failure.name)}"
+        text = f"{failure.name} failed at {when}{where}: {failure.error}"
+        yield Finding("warning", "templates", text, fix)
 
 
 def _request(request: RequestFacts, has_keys: bool, proxy: Proxy) -> Iterator[Finding]:

@@ -65,7 +65,8 @@ class Metrics:
     server closed, by close code, with 3008 and 1013 also for peers that did not read; `store_*`:
     commits, their publications, their seconds in all and of the last, and failures;
     `commit_seconds`: of each; `handler_seconds` and `handler_failures`: of the calls of each
-    handler of the application.
+    handler of the application; `template_failures`: the renderings that failed, by the name of the
+    template or function.
     """
 
     publications: int = 0
@@ -92,6 +93,7 @@ class Metrics:
     commit_seconds: Histogram = field(default_factory=Histogram)
     handler_seconds: dict[str, Histogram] = field(default_factory=dict)
     handler_failures: Counter[str] = field(default_factory=Counter)
+    template_failures: Counter[str] = field(default_factory=Counter)
 
     def committed(self, rows: int, seconds: float) -> None:
         """Count a commit of the store with `rows` publications, which took `seconds`."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Publication
+from pushserver.diagnosis.facts import TemplateFailure
 from pushserver.protocols.fragments import (
     ACTIONS,
     MODES,
@@ -24,9 +24,9 @@ from pushserver.resources.fragment_functions import (
     FunctionsOfChannels,
     PublicationView,
 )
+from pushserver.resources.template_failures import MAX_ERROR, TemplateFailures
 from pushserver.resources.templates import Templates
 from pushserver.sources.engine.record import describe
-from pushserver.usercode.rate import LogLimiter
 from pushserver.usercode.share import TOO_MUCH, Share
 from pushserver.usercode.tracebacks import own_part
 
@@ -47,27 +47,16 @@ FRAGMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
 The first is the default. Each value has a format of its own, so they must be few.
 """
 
-_MAX_ERROR = 500
 NO_FUNCTIONS = FunctionsOfChannels()
 
 Key = tuple[str, str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class FragmentFailure:
-    """The last failure of a template or a function; `time` in Unix seconds."""
-
-    name: str
-    channel: str
-    error: str
-    time: float
 
 
 class Fragments:
     """Makes the fragments of publications, by the `template` of their channels.
 
     A channel without one may have a function in `functions`. `options` returns those of a channel,
-    `clock` Unix seconds, `monotonic` is the steady clock. A
+    `clock` Unix seconds, `monotonic` is the steady clock. `counts`: see `TemplateFailures`. A
     failure is logged once a minute for each of them, and concerns nobody but the readers of its
     channels.
     """
@@ -80,16 +69,15 @@ class Fragments:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         functions: FunctionsOfChannels = NO_FUNCTIONS,
+        counts: Counter[str] | None = None,
     ):
         self._functions = functions
         self._options = options
-        self._clock = clock
         self._monotonic = monotonic
         self._templates: Templates | None = None
         self._made: OrderedDict[Key, bytes | None] = OrderedDict()
         self._bytes = 0
-        self._failures: dict[str, FragmentFailure] = {}
-        self._limiters: dict[str, LogLimiter] = {}
+        self._failures = TemplateFailures(clock, monotonic, counts)
         self._shares: dict[str, Share] = {}
         html = html_fragments(self.make)
         self._representations = {("html", ""): html, ("htmx", ""): html}
@@ -106,8 +94,8 @@ class Fragments:
         self._templates = Templates(folder) if folder else None
         self._made.clear()
         self._bytes = 0
-        for table in (self._failures, self._limiters, self._shares):
-            table.clear()
+        self._failures.clear()
+        self._shares.clear()
         for name in names:
             try:
                 self._check(name)
@@ -122,11 +110,23 @@ class Fragments:
         """The representation for this value of `as=` and of its parameter."""
         return self._representations.get((name, value))
 
-    def failures(self, channel: str) -> list[FragmentFailure]:
-        """The last failure of the template or function of this channel, if it has failed."""
+    def failures(
+        self, channel: str, others: Iterable[TemplateFailure] = ()
+    ) -> list[TemplateFailure]:
+        """The last failure of the template or function of this channel, if it has failed.
+
+        `others`: failures in other processes.
+        """
         name, function = self._options(channel).template, self._functions.get(channel)
-        found = self._failures.get(name or (function.name if function else ""))
-        return [] if found is None else [found]
+        name = name or (function.name if function else "")
+        own = self._failures.of(name)
+        found = [each for each in others if each.name == name] + ([own] if own else [])
+        return [max(found, key=lambda failure: failure.time)] if found else []
+
+    @property
+    def all_failures(self) -> list[TemplateFailure]:
+        """The last failures of all templates and functions here."""
+        return self._failures.last
 
     def make(self, row: Publication) -> bytes | None:
         """The fragment of a publication, in UTF-8; None if there is an error."""
@@ -193,7 +193,7 @@ class Fragments:
     def _template_failed(self, name: str, channel: str, error: Exception) -> None:
         folder = self._templates
         text = str(error) if folder is None else folder.describe(name, error)
-        text = " ".join(text.split())[:_MAX_ERROR].encode("utf-8", "replace").decode()
+        text = " ".join(text.split())[:MAX_ERROR].encode("utf-8", "replace").decode()
         more = self._note(name, channel, text)
         if more is not None:
             self._log.error(
@@ -219,9 +219,9 @@ class Fragments:
             )
 
     def _note(self, name: str, channel: str, error: str) -> str | None:
-        """Keep a failure for the status; return the end of its line in the log, None for none."""
-        self._failures[name] = FragmentFailure(name, channel, error, round(self._clock(), 3))
-        return self._limiters.setdefault(name, LogLimiter()).suffix(self._monotonic())
+        if channel:
+            self._failures.count(name)
+        return self._failures.note(name, channel, error)
 
 
 def _size(made: bytes | None) -> int:

@@ -14,9 +14,9 @@ from pushserver.config.colours import page_style
 from pushserver.config.settings import Page
 from pushserver.errors import Unavailable
 from pushserver.resources.assets import Assets
+from pushserver.resources.template_failures import TemplateFailures
 from pushserver.resources.templates import OWN_NAMES, Templates
 from pushserver.resources.variants import digest_of
-from pushserver.usercode.rate import LogLimiter
 from pushserver.usercode.share import TOO_MUCH, Share
 from pushserver.web.document import Document
 from pushserver.web.resource import RETRY, Refusal
@@ -55,8 +55,8 @@ class Pages:
     """Renders the templates, with the URLs of these assets.
 
     The user's templates take the place of the server's own, file by file; an error in one costs
-    its page alone. `monotonic` is the steady clock. `development`: read templates anew after a
-    change, and show their errors to readers.
+    its page alone, and is in `failures`. `monotonic` is the steady clock. `development`: read
+    templates anew after a change, and show their errors to readers.
     """
 
     _log = Logger()
@@ -64,6 +64,7 @@ class Pages:
     def __init__(
         self,
         monotonic: Callable[[], float],
+        failures: TemplateFailures,
         assets: Assets | None = None,
         development: bool = False,
     ):
@@ -73,7 +74,7 @@ class Pages:
         self._page = Page()
         self._own = self._templates = self._make("")
         self._shares: dict[str, Share] = {}
-        self._limiters: dict[str, LogLimiter] = {}
+        self._failures = failures
 
     def use(self, templates: str, static: str, page: Page) -> None:
         """Use the templates and the static files of these folders from now on; "" for none.
@@ -85,7 +86,7 @@ class Pages:
         self._own = self._make("")
         self._templates = self._make(templates) if templates else self._own
         self._shares.clear()
-        self._limiters.clear()
+        self._failures.clear()
         for name in names_of(templates):
             try:
                 self._templates.check(name)
@@ -157,6 +158,7 @@ class Pages:
             return _encoded(self._own.render(name, known))
         share, started = self._shares.setdefault(name, Share()), self._monotonic()
         if share.is_used_up(started):
+            self._failures.count(name)
             self._failed(name, f"{name} {TOO_MUCH}, and is not rendered for all")
             raise Refusal(503, "the server has no time for this page now", RETRY)
         try:
@@ -165,19 +167,21 @@ class Pages:
             raise
         except Exception as error:
             problem = self._templates.explain(name, error)
-            self._failed(name, problem)
+            self._failures.count(name)
+            self._failed(name, self._templates.describe(name, error), problem)
             text = problem if self._development else "internal server error"
             raise Refusal(500, text) from None
         finally:
             share.add(self._monotonic() - started)
 
-    def _failed(self, name: str, problem: str) -> None:
-        more = self._limiters.setdefault(name, LogLimiter()).suffix(self._monotonic())
+    def _failed(self, name: str, error: str, problem: str = "") -> None:
+        """Keep and log a failure; `problem`: with the lines around its place."""
+        more = self._failures.note(name, "", error)
         if more is not None:
             self._log.error(
                 "the page {name} failed{more}: {problem}",
                 name=name,
-                problem=problem,
+                problem=problem or error,
                 more=more,
                 event_name="page_failed",
             )

@@ -33,6 +33,7 @@ from pushserver.hub.metrics import Metrics
 from pushserver.resources.fragment_functions import FunctionsOfChannels
 from pushserver.resources.fragments import Fragments
 from pushserver.resources.pages import Pages
+from pushserver.resources.template_failures import TemplateFailures
 from pushserver.server.bounds import make_bounds
 from pushserver.server.broker_parts import BrokerParts
 from pushserver.server.collector import ServerCollector
@@ -160,7 +161,16 @@ def build(
         *(() if following is None else (following.roster, following.make_presence)),
     )
     pulse = Pulse(monotonic)
-    meter = Meter(node, peers.unread.unsent, pulse)
+    functions = FunctionsOfChannels()
+    if app is not None:
+        functions = FunctionsOfChannels(app.fragments, app.fragments_of_namespaces)
+    counts = broker.metrics.template_failures
+    fragments = Fragments(history.options, clock, monotonic, functions, counts)
+    of_pages = TemplateFailures(clock, monotonic, counts)
+    pages = Pages(monotonic, of_pages, development=development)
+    meter = Meter(
+        node, peers.unread.unsent, pulse, lambda: [*fragments.all_failures, *of_pages.last]
+    )
     measures = Measures(meter.measure)
     if redis is not None:
         redis.attach(node, measures)
@@ -174,10 +184,6 @@ def build(
     if redis is not None:
         readiness.broker = redis.problem
         collector.broker = redis.state
-    functions = FunctionsOfChannels()
-    if app is not None:
-        functions = FunctionsOfChannels(app.fragments, app.fragments_of_namespaces)
-    fragments = Fragments(history.options, clock, monotonic, functions)
     relays = None
     if place is not None and place.is_worker:
         relays = Relays(place, reactor, monotonic, is_own, limits.connections)
@@ -200,7 +206,7 @@ def build(
         ),
         Turns(reactor, monotonic),
         Pollings(peers.unread, peers.admission, reactor, connection_log(debug)),
-        Pages(monotonic, development=development),
+        pages,
         fragments,
         shortcuts,
         beside,

@@ -70,6 +70,12 @@ class ServerCollector:
             yield from _broker(self.broker())
         yield from self._sources(self.sources())
         yield from self._handlers()
+        yield _counter(
+            "template_failures",
+            "Renderings of templates, and calls of functions in their place, that failed.",
+            _labelled(whole.metrics.template_failures),
+            ("template",),
+        )
         yield from self._process(whole)
         if self._measures.has_workers:
             yield from _workers(self._measures)

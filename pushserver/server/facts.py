@@ -77,6 +77,7 @@ class ServerFacts:
             bool(auth.api_keys or auth.keys),
             self._workers(),
             None if self._broker is None else self._broker(),
+            self._measures.failures(),
         )
 
     def _workers(self) -> list[WorkerFacts]:

@@ -165,7 +165,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         gate,
         lambda: [runner.status() for runner in runners],
         (lambda channel: []) if base.handlers is None else base.handlers.failures,
-        base.fragments.failures,
+        lambda channel: base.fragments.failures(channel, base.measures.failures()),
         node.clock,
         lambda request: base.facts.of(request, config, trust, runners),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
 from pushserver.cluster.measures import Measure
+from pushserver.diagnosis.facts import TemplateFailure
 from pushserver.resources.top import slow_readers
 from pushserver.server.pulse import Pulse
 from pushserver.sessions.node import Node
@@ -19,12 +20,21 @@ from pushserver.usercode.reactor import Reactor
 
 REPORT_SECONDS = 1.0
 """Between two reports of a worker."""
+MOST_FAILURES = 20
+"""The failures of templates in a report."""
 
 
 class Meter:
     """Measures the process with this node."""
 
-    def __init__(self, node: Node, unsent: Unsent, pulse: Pulse):
+    def __init__(
+        self,
+        node: Node,
+        unsent: Unsent,
+        pulse: Pulse,
+        failures: Callable[[], Sequence[TemplateFailure]] = tuple,
+    ):
+        self._failures = failures
         self._node = node
         self._unsent = unsent
         self._pulse = pulse
@@ -45,7 +55,13 @@ class Meter:
             used.ru_utime + used.ru_stime,
             _resident_bytes(),
             node.monotonic() - self._started,
+            newest(self._failures()),
         )
+
+
+def newest(failures: Sequence[TemplateFailure]) -> list[TemplateFailure]:
+    """The newest of these failures, which a worker reports each second."""
+    return sorted(failures, key=lambda failure: -failure.time)[:MOST_FAILURES]
 
 
 class Reports(Service):

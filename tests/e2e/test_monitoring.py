@@ -158,6 +158,7 @@ SERIES = {
     "process_max_fds{%s}": ("100x40", "100x40"),
     'pushserver_sources{%s,state="backing off"}': ("1x40", "0x40"),
     'pushserver_handler_failures_total{%s,handler="job"}': ("0x36 1x4", "0x40"),
+    'pushserver_template_failures_total{%s,template="row.html"}': ("0x36 1x4", "0x40"),
     'pushserver_worker_restarts_total{%s,worker="2"}': ("0x30 1+1x9", "0x30 1x9"),
 }
 """The values of 40 minutes for each alert: of an instance in trouble, and of another."""
@@ -175,6 +176,7 @@ ALERTS = {
     "PushserverOpenFiles": OWN,
     "PushserverSourceFails": {**OWN, "state": "backing off"},
     "PushserverHandlersFail": {**OWN, "handler": "job"},
+    "PushserverTemplatesFail": {**OWN, "template": "row.html"},
     "PushserverWorkerDies": {**OWN, "worker": "2"},
 }
 """The labels with which each fires."""

@@ -18,6 +18,7 @@ from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute
 
 from pushserver.resources.assets import Assets
 from pushserver.resources.pages import Pages
+from pushserver.resources.template_failures import TemplateFailures
 from tests.e2e.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,10 @@ PAGE_HEADERS = {"Content-Security-Policy": CSP, "Content-Type": "text/html; char
 HISTORY_SIZE = 50
 INITIAL = 10
 EIGHT_O_CLOCK_MS = 1_795_334_400_000  # on 2026-11-22, UTC
-BUNDLED, SOURCES = (Pages(float, Assets(ROOT / "static", bundled)) for bundled in (True, False))
+BUNDLED, SOURCES = (
+    Pages(float, TemplateFailures(float, float), Assets(ROOT / "static", bundled))
+    for bundled in (True, False)
+)
 
 # For machines without a table of MIME types.
 mimetypes.add_type("text/javascript", ".js")

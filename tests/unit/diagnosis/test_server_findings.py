@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts
+from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts, TemplateFailure
 from pushserver.diagnosis.finding import Finding
 from pushserver.diagnosis.recent_refusals import RecentRefusal
 from pushserver.diagnosis.server_findings import server_findings
@@ -48,6 +48,17 @@ BEHIND = RequestFacts(headers=FORWARDED, forwarded_by="x-forwarded-for", trusted
 
 def problems(facts: Facts) -> list[Finding]:
     return [finding for finding in server_findings(facts) if finding.level != "ok"]
+
+
+def test_a_template_that_failed_is_named_with_the_others_up_to_five() -> None:
+    failures = [TemplateFailure("pages/a.html", "", "line 1", 1e9)]
+    failures += [TemplateFailure(f"{n}.html", "a", "b", 1e9) for n in range(9)]
+    found = problems(replace(GOOD, templates=failures))
+    assert {finding.subject for finding in found} == {"templates"}
+    assert len(found) == 5
+    assert found[0].text == "pages/a.html failed at 01:46:40 UTC: line 1"
+    assert found[0].fix == "journalctl -u pushserver | grep pages/a.html"
+    assert found[1].text == "0.html failed at 01:46:40 UTC for a: b"
 
 
 def test_a_good_server_has_a_finding_of_each_subject_and_no_problem() -> None:

@@ -11,6 +11,7 @@ from pushserver.config.settings import Config, Page
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.resources.assets import STYLES
 from pushserver.resources.pages import Pages, asset_folder, look_problems
+from pushserver.resources.template_failures import TemplateFailures
 from pushserver.resources.templates import OWN_NAMES
 from pushserver.resources.variants import MAX_VARIANT_BYTES, digest_of
 from pushserver.usercode.share import MOST_SECONDS
@@ -152,7 +153,7 @@ def test_in_development_a_page_has_its_error_and_changes_count_at_once(
 ) -> None:
     file = templates / "channel.html"
     file.write_text("one\n<b>\n{{ nothing }}\n" + "last\n" * 9)
-    pages = Pages(float, development=True)
+    pages = Pages(float, TemplateFailures(float, float), development=True)
     pages.use(str(templates), "", Page())
     with pytest.raises(Refusal) as failed:
         pages.channel("a", ".", 1, True)
@@ -175,7 +176,7 @@ def test_in_development_a_page_has_its_error_and_changes_count_at_once(
 def test_templates_are_read_once_and_again_with_the_configuration(templates: Path) -> None:
     file = templates / "channel.html"
     file.write_text("one")
-    pages = Pages(float)
+    pages = Pages(float, TemplateFailures(float, float))
     pages.use(str(templates), "", Page())
     assert pages.channel("a", ".", 1, True).html == b"one"
     file.write_text("two, and longer")
@@ -194,7 +195,7 @@ def test_a_slow_template_takes_a_part_of_the_time(templates: Path, trouble: Trou
         now[0] += MOST_SECONDS / 2
         return now[0]
 
-    pages = Pages(clock)
+    pages = Pages(clock, TemplateFailures(float, clock))
     pages.use(str(templates), "", Page())
     for _ in range(5):
         pages.channel("a", ".", 1, True)

@@ -296,6 +296,11 @@ def test_a_wrong_page_is_an_error_of_its_own(
     assert line.startswith("the page pages/about.html failed: pages/about.html, line 1: ")
     assert problem in line
     assert server.get("/other").body == b"good"
+    (failed,) = server.get("/status").json["facts"]["templates"]
+    assert (failed["name"], failed["channel"]) == ("pages/about.html", "")
+    assert problem in failed["error"]
+    metrics = server.get("/metrics").body
+    assert b'pushserver_template_failures_total{template="pages/about.html"} 1.0' in metrics
 
 
 # --- tokens ---------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 import pushserver.resources.pages
 from pushserver.resources.pages import Pages, asset_folder
+from pushserver.resources.template_failures import TemplateFailures
 
 
 def test_the_folders_are_beside_the_package_in_a_checkout_and_else_in_it(
@@ -28,7 +29,11 @@ def test_the_folders_are_beside_the_package_in_a_checkout_and_else_in_it(
 
 
 def test_a_channels_page_has_its_channel_and_the_path_to_the_root() -> None:
-    page = Pages(float).channel("chat:lobby", "..", 300, False).html.decode()
+    page = (
+        Pages(float, TemplateFailures(float, float))
+        .channel("chat:lobby", "..", 300, False)
+        .html.decode()
+    )
     assert 'data-channel="chat:lobby"' in page
     assert 'data-history-size="300"' in page
     assert 'data-list-size="10"' in page
@@ -36,7 +41,7 @@ def test_a_channels_page_has_its_channel_and_the_path_to_the_root() -> None:
 
 
 def test_a_page_loads_nothing_from_elsewhere_and_has_no_inline_script() -> None:
-    pages = Pages(float)
+    pages = Pages(float, TemplateFailures(float, float))
     for page in (pages.channel("a", ".", 1, True).html, pages.error(404, "Not Found", "no")):
         text = page.decode()
         for word in ("http://", "https://", 'src="//', 'href="//', "<script>", "onclick", "<style"):
@@ -44,12 +49,14 @@ def test_a_page_loads_nothing_from_elsewhere_and_has_no_inline_script() -> None:
 
 
 def test_values_in_a_page_are_escaped() -> None:
-    page = Pages(float).error(400, "Bad", '<img src=x onerror="alert(1)">')
+    page = Pages(float, TemplateFailures(float, float)).error(
+        400, "Bad", '<img src=x onerror="alert(1)">'
+    )
     assert b"<img src=x" not in page
     assert b"&lt;img src=x" in page
 
 
 def test_a_template_without_a_value_fails() -> None:
-    pages: Any = Pages(float)
+    pages: Any = Pages(float, TemplateFailures(float, float))
     with pytest.raises(Exception, match="undefined"):
         pages._render("error.html", status=404)

@@ -172,6 +172,7 @@ MOVES: dict[str, Callable[[World], object]] = {
     "source_restarts_total": lambda world: setattr(world.runner, "_restarts", 1),
     "handler_seconds": lambda world: world.metrics.handled("job", 0.1),
     "handler_failures_total": count("handler_failures", "job"),
+    "template_failures_total": count("template_failures", "row.html"),
     "handler_threads": lambda world: _use_threads(world.pool),
     "handler_calls_waiting": lambda world: _use_threads(world.pool),
     "wsgi_threads": lambda world: _use_threads(world.wsgi_pool),

@@ -11,8 +11,9 @@ from pushserver import PublicationView, PushServer
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.server.build import with_app
+from pushserver.server.meter import REPORT_SECONDS
 from tests.unit.fakes.processes import Processes
-from tests.unit.fakes.web import handshake, parse
+from tests.unit.fakes.web import Trouble, handshake, parse
 
 SSE = "text/event-stream"
 
@@ -76,3 +77,27 @@ def test_a_websocket_of_a_function_is_that_of_the_main_process(
     processes.main.publish("called", "new")
     processes.settle()
     assert line.take()[2:] == b"<b>new</b>"
+
+
+def test_failures_of_a_worker_are_counted_and_in_the_status(
+    processes: Processes, tmp_path: Path, trouble: Trouble
+) -> None:
+    (tmp_path / "row.html").write_text("{{ data.nothing }}")
+    (worker,) = processes.workers
+    worker.service.live._base.fragments.use(str(tmp_path), ())
+    processes.main.publish("rendered", {})
+    processes.settle()
+    answer = processes.ask(worker, "/channels/rendered?as=html")
+    assert b"<!--" in answer.body
+    processes.clock.advance(REPORT_SECONDS)
+    processes.settle()
+    (failed,) = processes.main.get("/status?channel=rendered").json["fragments"]
+    assert (failed["name"], failed["channel"]) == ("row.html", "rendered")
+    assert "no attribute 'nothing'" in failed["error"]
+    assert processes.main.get("/status?channel=called").json["fragments"] == []
+    answer = processes.main.get("/status").json
+    assert [each["name"] for each in answer["facts"]["templates"]] == ["row.html"]
+    assert "templates" in {finding["subject"] for finding in answer["findings"]}
+    metrics = processes.main.get("/metrics").body
+    assert b'pushserver_template_failures_total{template="row.html"} 1.0' in metrics
+    assert "the template row.html failed for rendered" in trouble.take()[0]
