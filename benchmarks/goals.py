@@ -145,13 +145,6 @@ def _connection_goals(results: Results) -> list[Goal]:
             cost = run.connect_microseconds()
             name = f"CPU a connect and subscribe, {protocol}"
             rows.append(Goal(name, "≤ 300 µs", f"{cost:.0f} µs", cost <= 300))
-            theirs = [
-                r.connect_microseconds() for r in results.find("picows", "websocket", run.clients)
-            ]
-            if protocol == "websocket" and theirs:
-                ratio = cost / figure(theirs).middle
-                name += ", relative to picows"
-                rows.append(Goal(name, "≤ 0.77 ×", f"{ratio:.2f} ×", ratio <= 0.77))
     run = _largest(results, "centrifuge")
     if run is None:
         return rows
