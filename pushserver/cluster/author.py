@@ -56,6 +56,10 @@ from pushserver.cluster.shared_bounds import SharedBounds
 from pushserver.errors import LimitExceeded, PushServerError, Unavailable
 from pushserver.hub.follower import Point, image_of
 from pushserver.sessions.node import Node
+from pushserver.usercode.pause import pause
+
+LOAD_SECONDS, AGAIN_SECONDS = 5.0, 0.1
+"""A main process that was started again waits for so long for a log that is elsewhere."""
 
 
 class Author:
@@ -108,9 +112,16 @@ class Author:
 
     def _forgotten(self, channel: str) -> None:
         """Let the followers forget a channel that nobody watched, and that made room for others."""
+        self._drop(channel, watched=False)
+
+    def replaced(self, channel: str) -> None:
+        """Let followers forget a channel that does not continue here; their readers are told."""
+        self._drop(channel, self.node.hub.is_watched(channel))
+
+    def _drop(self, channel: str, watched: bool) -> None:
         links = self._links.pop(channel, None)
         if links:
-            self.node.history.unhold(channel, watched=False)
+            self.node.history.unhold(channel, watched)
             text = frame(Forgotten(channel))
             for link in links:
                 link.forget(channel, text)
@@ -157,13 +168,14 @@ class FollowerLink:
         self._bounds = author.bounds.link()
         self._channels: set[str] = set()
         self._process: ProcessLink | None = None
+        self._is_lost = False
 
     def received(self, message: FromFollower) -> None:
         """Carry out a message of the follower."""
         if isinstance(message, Publish):
             self._run(self._publish(message))
         elif isinstance(message, Follow):
-            self._follow(message.call, message.points)
+            self._run(self._follow(message.call, message.points))
         elif isinstance(message, Leave):
             for channel in message.channels:
                 self._leave(channel)
@@ -206,10 +218,11 @@ class FollowerLink:
             self._process = self._author.measures.link(
                 message.process, message.worker, message.again, self._peers.users
             )
-            self._attach(message.points)
+            self._run(self._attach(message.points))
 
     def lost(self) -> None:
         """The link is gone."""
+        self._is_lost = True
         self._calls.lost()
         self._peers.lost()
         self._bounds.remove()
@@ -244,8 +257,11 @@ class FollowerLink:
         self.send(frame(Outdated(__version__)))
         self._ignore()
 
-    def _attach(self, points: Sequence[Point]) -> None:
+    async def _attach(self, points: Sequence[Point]) -> None:
         """Follow the channels that the follower has, as far as it can continue with them."""
+        await self._load([point.channel for point in points])
+        if self._is_lost:
+            return
         history = self._node.history
         kept, empty = [], []
         for point in points:
@@ -259,10 +275,30 @@ class FollowerLink:
                 self._add([channel])
         self._send_images(0, [point for point in points if point.channel in self._channels])
 
-    def _follow(self, call: int, points: Sequence[Point]) -> None:
+    async def _load(self, channels: Sequence[str]) -> None:
+        """Have these channels here, if that is possible soon: they may be in another log."""
+        until = self._node.monotonic() + LOAD_SECONDS
+        while channels and not self._is_lost:
+            try:
+                await self._node.load(channels)
+            except LimitExceeded:
+                return
+            except Unavailable:
+                if self._node.monotonic() >= until:
+                    return
+                await pause(self._node.timer.callLater, AGAIN_SECONDS)
+            else:
+                return
+
+    async def _follow(self, call: int, points: Sequence[Point]) -> None:
+        channels = [point.channel for point in points]
         try:
-            self._add([point.channel for point in points])
-        except LimitExceeded as error:
+            # The follower may know more than this process, if the log is elsewhere.
+            await self._node.load(channels, fresh=True)
+            if self._is_lost:
+                return
+            self._add(channels)
+        except Unavailable as error:
             self._answer(frame(failed(call, error)))
         else:
             self._send_images(call, points)

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 
 from pushserver import __version__
 from pushserver.channels.history import History
+from pushserver.cluster.author import Author
 from pushserver.cluster.measures import Measure, Measures
 from pushserver.config.limits import Limits
 from pushserver.config.redis_url import parse_url
@@ -84,8 +85,19 @@ class BrokerParts(Service):
         node.list_nodes = self.log.registry.nodes
         self._since = round(node.clock(), 3)
         self._clock = node.clock
-        self._has_room = node.has_room
+        # Workers add a rule to that of the node.
+        self._has_room = lambda channel: node.has_room(channel)
         self.follower.reset = node.hub.reset
+
+    def share(self, author: Author) -> None:
+        """Let the workers of this server begin anew with a channel whenever it does."""
+        reset = self.follower.reset
+
+        def reset_all(channel: str) -> None:
+            reset(channel)
+            author.replaced(channel)
+
+        self.follower.reset = reset_all
 
     def _about(self, whole: Measure) -> dict[str, Any]:
         """What other servers read about this one."""

@@ -269,6 +269,8 @@ def build(
     elif place is not None:
         author = Author(node, () if app is None else app.handlers.keys, measures)
         service.add_link(AuthorPort(author, place.link, reactor, run, shortcuts))
+        if redis is not None:
+            redis.share(author)
     if redis is not None:
         service.add_link(redis)
         service.prepared = redis.attached

@@ -208,11 +208,6 @@ def make(
         # Its file is known now.
         with_look(with_pages(config, file_of(config.server.wsgi)), file_of(config.server.wsgi))
     beside = "" if app is None else folder_of(private)
-    if config.broker.url and count(config.server.workers) > 1:
-        raise StartFailed(
-            f"broker.url excludes workers = {config.server.workers!r}, expected 1: a server with"
-            " its log in Redis is one process; run several servers instead"
-        )
     crew = make_crew(config, environment, reactor)
     service = build(
         config,

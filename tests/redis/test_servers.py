@@ -75,6 +75,12 @@ def group(tmp_path: Path) -> Iterator[Group]:
         yield group
 
 
+@pytest.fixture(params=[1, 2])
+def workers(request: pytest.FixtureRequest) -> str:
+    """The configuration of servers with one process, or with workers."""
+    return f"[sources]\n[server]\nworkers = {request.param}\n"
+
+
 def event(stream: Reading) -> Any:
     """The next publication of an event stream."""
     while True:
@@ -89,8 +95,10 @@ def refusal(node: Node) -> tuple[int, str, str | None]:
     return answer.status, answer.text, answer.headers["Retry-After"]
 
 
-def test_watchers_at_one_server_get_what_was_published_at_the_other(group: Group) -> None:
-    here, there = group.start(), group.start()
+def test_watchers_at_one_server_get_what_was_published_at_the_other(
+    group: Group, workers: str
+) -> None:
+    here, there = group.start(workers), group.start(workers)
     with ExitStack() as stack:
         socket = stack.enter_context(dial(there, "channels/a"))
         assert "subscribed" in frame(socket)
@@ -107,8 +115,8 @@ def test_watchers_at_one_server_get_what_was_published_at_the_other(group: Group
     assert data(history(there, "a")) == [0, 1, 2]
 
 
-def test_client_resumes_at_another_server(group: Group) -> None:
-    here, there = group.start(), group.start()
+def test_client_resumes_at_another_server(group: Group, workers: str) -> None:
+    here, there = group.start(workers), group.start(workers)
     with dial(here, "channels/a") as socket:
         frame(socket)
         publish(here, "a", 1)
@@ -121,10 +129,10 @@ def test_client_resumes_at_another_server(group: Group) -> None:
         assert [frame(socket)["data"] for _ in range(2)] == [2, 3]
 
 
-def test_redis_is_killed_and_comes_back_with_its_data(tmp_path: Path) -> None:
+def test_redis_is_killed_and_comes_back_with_its_data(tmp_path: Path, workers: str) -> None:
     with grouped(tmp_path, appendonly="yes", appendfsync="always") as group:
         redis = group.redis
-        here, there = group.start(), group.start()
+        here, there = group.start(workers), group.start(workers)
         with dial(there, "channels/a") as socket:
             frame(socket)
             publish(here, "a", 1)
@@ -142,8 +150,8 @@ def test_redis_is_killed_and_comes_back_with_its_data(tmp_path: Path) -> None:
             assert [frame(socket)["data"] for _ in range(2)] == [1, 2]
 
 
-def test_redis_comes_back_empty_and_readers_are_told(group: Group) -> None:
-    here, there = group.start(), group.start()
+def test_redis_comes_back_empty_and_readers_are_told(group: Group, workers: str) -> None:
+    here, there = group.start(workers), group.start(workers)
     with dial(there, "channels/a") as socket:
         frame(socket)
         publish(here, "a", 1)
@@ -410,7 +418,6 @@ def test_reload_while_redis_is_away(group: Group) -> None:
     [
         (["--broker", "redis://me:secret@h/x"], "invalid URL of a Redis server 'redis://...@h/x'"),
         (["--broker", "redis://h", "--config", "c.toml"], "store.path is set too ('x.db')"),
-        (["--broker", "redis://h", "--workers", "2"], "broker.url excludes workers = 2"),
     ],
 )
 def test_contradictions_end_the_start(tmp_path: Path, arguments: list[str], problem: str) -> None:

@@ -116,12 +116,6 @@ def test_with_reload_redis_keeps_the_history() -> None:
     assert (config.store.path, config.broker.url) == ("", URL)
 
 
-def test_workers_are_excluded() -> None:
-    options = parsed("--broker", URL, "--workers", "2")
-    with pytest.raises(StartFailed, match=r"broker\.url excludes workers = 2, expected 1"):
-        make(options, {}, memory_reactor())
-
-
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_parts, "LIBRARIES", ("hiredis", "no_such_library"))
     with pytest.raises(StartFailed, match=r"no_such_library is not installed: pip install 'pushs"):
