@@ -75,7 +75,10 @@ class Exchange(Protocol):
         self._left = 0
         self._answered = False
         self._until_close = False
+        self._half_closed = False
         relay.waiting.add(self)
+        channel: Any = request.channel
+        channel.tell_half_closed(self._close_half)
         request.notifyFinish().addErrback(self._client_gone)
 
     def connect(self) -> None:
@@ -98,6 +101,16 @@ class Exchange(Protocol):
         else:
             transport.write(head)
             transport.registerProducer(self, False)
+        if self._half_closed:
+            transport.loseWriteConnection()
+
+    def _close_half(self) -> None:
+        """The client has closed its side: the other process knows whether it may wait so."""
+        self._half_closed = True
+        transport: Any = self.transport
+        if transport is not None:
+            # Behind the bytes that wait, and those of the producer.
+            transport.loseWriteConnection()
 
     def resumeProducing(self) -> None:
         """Send the next portion of the body: the previous one has left."""
@@ -118,7 +131,7 @@ class Exchange(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._until_close and reason.check(ConnectionDone):
             self._finish()
-        elif self._answered:
+        elif self._answered or self._half_closed:
             self._break_off()
         else:
             # The request may have been handled.

@@ -120,8 +120,12 @@ def refused_too_often(channel: Any) -> bool:
 
 
 def mark_open_ended(channel: Any) -> None:
-    """Note that the present answer may take any time; see `DeadlineChannel.is_open_ended`."""
-    channel.is_open_ended = True
+    """Note that the present answer may take any time; see `DeadlineChannel.is_open_ended`.
+
+    The connections of another site end when the client closes its side.
+    """
+    if isinstance(channel, DeadlineChannel):
+        channel.mark_open_ended()
 
 
 def end(channel: Any) -> None:

@@ -7,6 +7,7 @@ transport takes without a pause), and a turn starts a bounded number of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
@@ -135,6 +136,9 @@ class DeadlineChannel(http.HTTPChannel):
     is_open_ended = False
     """Whether the present answer may take any time: a long-poll or a stream."""
 
+    when_half_closed: Callable[[], None] | None = None
+    """Is called when the peer closes its side before the end of the present answer."""
+
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.channels.add(self)
@@ -192,7 +196,27 @@ class DeadlineChannel(http.HTTPChannel):
             transport.connectionLost(connectionDone)
             return
         self._is_half_closed = True
+        if self.when_half_closed is not None:
+            self.when_half_closed()
         self.end_if_done()
+
+    def mark_open_ended(self) -> None:
+        """Note that the present answer may take any time; a peer that has left is dropped."""
+        self.is_open_ended = True
+        if self._is_half_closed:
+            # In a later turn: the answer is just being made.
+            self.site.reactor.callLater(0, self._drop_if_open_ended)
+
+    def _drop_if_open_ended(self) -> None:
+        if self.is_open_ended:
+            self.abort()
+
+    def tell_half_closed(self, call: Callable[[], None]) -> None:
+        """Call when the peer closes its side before the end of the present answer."""
+        if self._is_half_closed:
+            call()
+        else:
+            self.when_half_closed = call
 
     def writeConnectionLost(self) -> None:
         """No-op: the server's side is closed, and the peer's bytes are dropped until it closes."""
@@ -343,6 +367,7 @@ class DeadlineChannel(http.HTTPChannel):
         # The parser stops here until the next request may start.
         self.paused = True
         self.is_open_ended = False
+        self.when_half_closed = None
         self.failure = None
         super().requestDone(request)
         if not self.persistent:

@@ -16,7 +16,7 @@ from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.meter import Reports
 from pushserver.server.place import MAIN, Place
 from tests.unit.fakes.cluster import Wire
-from tests.unit.fakes.web import Line, Response, Server
+from tests.unit.fakes.web import InnerLine, Response, Server
 
 
 class Processes:
@@ -46,7 +46,8 @@ class Processes:
         self.wires: list[Wire] = []
         self.away: set[int] = set()
         """The processes that accept no connection of another."""
-        self._http: list[tuple[Line, Line]] = []
+        self._http: list[tuple[InnerLine, InnerLine]] = []
+        self._half_closed: set[InnerLine] = set()
         self._dialled = 0
         for number in range(1, workers + 1):
             place = Place(self._folder, number)
@@ -82,7 +83,7 @@ class Processes:
         return answer
 
     @property
-    def relayed(self) -> list[tuple[Line, Line]]:
+    def relayed(self) -> list[tuple[InnerLine, InnerLine]]:
         """The open connections of relayed requests, with both ends."""
         return self._http
 
@@ -97,6 +98,10 @@ class Processes:
                 for source, target in ((here, there), (there, here)):
                     if data := source.take():
                         target.send(data)
+                        moved = True
+                    elif source.half_closed and source not in self._half_closed:
+                        self._half_closed.add(source)
+                        target.half_close()
                         moved = True
                 if here.lost or there.lost:
                     here.vanish()
@@ -113,7 +118,7 @@ class Processes:
                 continue
             server = self.main if numbers[path] == MAIN else self.workers[numbers[path] - 1]
             inner: Any = server.service.inner
-            here, there = (Line(self.clock, UNIXAddress("")) for _ in range(2))
+            here, there = (InnerLine(self.clock) for _ in range(2))
             here.protocol = factory.buildProtocol(None)
             there.protocol = inner._factory.buildProtocol(UNIXAddress(""))
             for line in (there, here):

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 import txaio
 from twisted.internet import _producer_helpers
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.task import Cooperator
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -253,9 +253,21 @@ class Line(StringTransport):
                 producer.stopProducing()
             self.protocol.connectionLost(Failure(why))
 
+    def connectionLost(self, reason: Failure) -> None:
+        why: Any = reason.value
+        self._lose(why)
+
     def vanish(self) -> None:
         """Let the peer close."""
         self._lose(ConnectionDone())
+
+    def half_close(self) -> None:
+        """Let the peer close its side."""
+        half = IHalfCloseableProtocol(self.protocol, None)
+        if half is None:
+            self.vanish()
+        else:
+            half.readConnectionLost()
 
     def send(self, data: bytes) -> None:
         """Send bytes from the peer, and run the turns that they cause."""
@@ -278,6 +290,17 @@ class Line(StringTransport):
     def response(self, method: str = "GET") -> Response:
         """The first answer since the last call."""
         return parse(self.take(), method)
+
+
+class InnerLine(Line):
+    """A connection between two processes, on Unix sockets: either side can be closed alone."""
+
+    def __init__(self, clock: MemoryReactorClock):
+        super().__init__(clock, UNIXAddress(""))
+        self.half_closed = False
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
 
 
 @dataclass

@@ -251,6 +251,16 @@ class TestBeforeAnApplication:
         assert worker.startswith(b"HTTP/1.1 ")
         assert b"X-Client: 127.0.0.1" in worker
 
+    def test_client_that_closes_its_side_gets_its_answer(self, processes: Processes) -> None:
+        main: Any = processes.main
+        line = processes.workers[0].open("/length")
+        line.half_close()
+        for _ in range(4):
+            processes.settle()
+            main.until(lambda: main.idle)
+        assert line.response().status == 200
+        assert line.lost
+
     @pytest.mark.parametrize("host", ["localhost", "evil.example:8080"])
     def test_host_is_checked_as_in_one_process(
         self, processes: Processes, host: str, trouble: Trouble

@@ -266,6 +266,21 @@ def test_client_that_leaves_is_noticed_by_its_worker(processes: Processes) -> No
     assert processes.ask(poller.asked, poller.path).json == UNKNOWN
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_client_that_closes_its_side_is_noticed_by_its_worker(
+    processes: Processes, other: bool
+) -> None:
+    poller = Poller(processes, other=other)
+    line = poller.wait()
+    line.half_close()
+    processes.settle()
+    assert line.take() == b""
+    assert line.lost
+    assert not processes.relayed
+    assert not len(poller.own.node.peers)
+    assert processes.ask(poller.asked, poller.path).json == UNKNOWN
+
+
 def test_end_of_a_worker_ends_the_upgraded_clients_of_others(processes: Processes) -> None:
     poller = Poller(processes)
     socket = poller.upgrade()

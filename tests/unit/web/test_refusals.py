@@ -170,6 +170,20 @@ class TestHalfClosedConnection:
         assert connection.server.is_empty()
         assert trouble.take() == []
 
+    @pytest.mark.parametrize(
+        "waits",
+        [request("/channels/a?wait=60"), request("/channels/a", accept="text/event-stream")],
+    )
+    def test_has_left_if_it_would_wait_for_news_later(self, waits: bytes) -> None:
+        connection = Connection(big())
+        connection.send(request("/channels/big") + waits)
+        connection.end()
+        (first,) = answers(connection.read(250_000))
+        assert first.json["channel"] == "big"
+        connection.turns(3)
+        assert connection.lost
+        assert connection.server.is_empty()
+
     def test_gets_an_answer_that_is_made_later(self, monkeypatch: pytest.MonkeyPatch) -> None:
         server = Server(shortcuts=False)
         connection = Connection(server, room=1 << 20)

@@ -22,6 +22,7 @@ from pushserver.web.exchange import MAX_HEAD, PORTION
 from pushserver.web.proxied import PROXIED
 from pushserver.web.relay import Relay
 from tests.unit.fakes.web import (
+    InnerLine,
     Line,
     Log,
     Response,
@@ -55,16 +56,16 @@ class Edge:
         self.dialled += 1
         return factory
 
-    def accept(self) -> Line:
+    def accept(self) -> InnerLine:
         """Accept the next connection to the other process; returns its end there."""
-        line = Line(self.clock, UNIXAddress("/run/author"))
+        line = InnerLine(self.clock)
         line.protocol = self.dial().buildProtocol(None)
         line.protocol.makeConnection(line)
         while line.producer is not None and not line.streaming:
             line.producer.resumeProducing()
         return line
 
-    def ask(self, data: bytes) -> tuple[Line, Line]:
+    def ask(self, data: bytes) -> tuple[Line, InnerLine]:
         """Send a request; returns both ends."""
         client = self.server.connect()
         client.send(data)
@@ -221,6 +222,56 @@ class TestTheRequest:
         late = edge.accept()
         assert late.take() == b""
         assert late.lost
+        assert edge.is_idle()
+
+
+class TestHalfClosedClient:
+    """The other process is told that the client has closed its side."""
+
+    def test_gets_its_answer(self) -> None:
+        edge = Edge()
+        client, other = edge.ask(request("/x", "POST", b"1"))
+        assert not other.half_closed
+        client.half_close()
+        assert other.half_closed
+        other.send(OK)
+        assert client.response().body == b"ok"
+        assert client.lost
+        assert edge.is_idle()
+
+    def test_is_told_when_the_connection_is_made(self) -> None:
+        edge = Edge()
+        client = edge.server.connect()
+        client.send(request("/x"))
+        client.half_close()
+        other = edge.accept()
+        assert relayed(other)[1] == b"GET /x HTTP/1.1"
+        assert other.half_closed
+        other.send(OK)
+        assert client.response().body == b"ok"
+
+    def test_is_told_for_the_next_request_too(self) -> None:
+        edge = Edge()
+        client, first = edge.ask(request("/1") + request("/2"))
+        client.half_close()
+        first.send(OK)
+        assert client.take().endswith(b"ok")
+        second = edge.accept()
+        assert second.half_closed
+        second.send(OK)
+        assert client.take().endswith(b"ok")
+        assert client.lost
+
+    @pytest.mark.parametrize("begun", [b"", OK[:-1]])
+    def test_has_left_if_the_other_process_ends_the_connection(self, begun: bytes) -> None:
+        edge = Edge()
+        client, other = edge.ask(request("/x"))
+        other.send(begun)
+        client.take()
+        client.half_close()
+        other.vanish()
+        assert client.take() == b""
+        assert client.aborted
         assert edge.is_idle()
 
 
@@ -591,12 +642,12 @@ class Pair:
         wrap: Any = self.author.service.ports._wrap
         self._factory = wrap(self.author.site)
         self._factory.of_processes = True
-        self._links: list[tuple[Line, Line]] = []
+        self._links: list[tuple[InnerLine, InnerLine]] = []
 
     def pump(self) -> None:
         """Carry bytes until none are left."""
         while len(self.edge.clock.unixClients) > self.edge.dialled:
-            there = Line(self.edge.clock, UNIXAddress(""))
+            there = InnerLine(self.edge.clock)
             here = self.edge.accept()
             there.protocol = self._factory.buildProtocol(UNIXAddress(""))
             there.protocol.makeConnection(there)
