@@ -1,6 +1,7 @@
 // The live page of one channel: connects the parts and schedules the drawing.
 
 import { connect } from "../pushserver.js";
+import { showCommands } from "./commands.js";
 import { attachCopyButtons } from "./copying.js";
 import { element, setText } from "./dom.js";
 import { Drawing } from "./drawing.js";
@@ -365,18 +366,7 @@ function readSettings({ dataset }) {
   };
 }
 
-// Only the path of a proxy in front of the server can contain characters special to a shell.
-function shellWord(url) {
-  return /^[\w.:/@%+,=-]+$/.test(url) ? url : `'${url.replaceAll("'", "%27")}'`;
-}
-
-function showCommands(url) {
-  for (const element of document.querySelectorAll("[data-command]")) {
-    element.textContent = element.dataset.command.replace("URL", shellWord(url));
-  }
-}
-
 const settings = readSettings(byId("live"));
-showCommands(settings.url);
+showCommands(settings);
 attachCopyButtons(document);
 new LivePage(settings).start();
