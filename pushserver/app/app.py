@@ -25,9 +25,8 @@ from pushserver.config.settings import Config
 from pushserver.errors import NotRunning
 from pushserver.protocols import centrifuge
 from pushserver.resources.fragment_functions import FragmentFunction
-from pushserver.sessions.callbacks import Broadcast, ClientSession
-from pushserver.sessions.directory import end_without
-from pushserver.sessions.node import Node
+from pushserver.sessions.callbacks import USUAL, Broadcast
+from pushserver.sessions.orders import End, Subscribe, Tell, Unsubscribe
 from pushserver.sources.engine.environment import Plan
 from pushserver.sources.functions.adapt import adapt, is_async
 from pushserver.wsgi.interface import Application
@@ -259,14 +258,7 @@ class App:
     ) -> None:
         """Send to every connected client; see `Client.send`, and `publish` for the others."""
         broadcast, link = Broadcast.of(data, event), self._server()
-        without = skipped(skip, include_self)
-
-        def send() -> None:
-            for session in link.node.sessions:
-                if session.connected and session.info.client not in without:
-                    session.broadcast(broadcast)
-
-        link.call_soon(send)
+        link.order(Tell(broadcast.data, event, tuple(skipped(skip, include_self))))
 
     def token(
         self,
@@ -301,19 +293,14 @@ class App:
         text = str(reason).encode("utf-8", "replace").decode()
         link = self._server()
         _check_user(user)
-
-        def disconnect() -> None:
-            for session in link.node.sessions.all_of_user(user):
-                session.disconnect(code, text)
-            for reader in link.node.sessions.readers(user):
-                reader.end(code, text)
-
-        link.call_soon(disconnect)
+        link.order(End(user, None, None, code, text))
 
     def subscribe(self, user: str, channel: str) -> None:
         """Subscribe all clients of the user to the channel; raises InvalidName, ValueError."""
         check_name(channel)
-        self._for_sessions(user, lambda node, session: node.run(session.invite(channel)))
+        link = self._server()
+        _check_user(user)
+        link.order(Subscribe(user, None, None, channel, USUAL))
 
     def unsubscribe(self, user: str, channel: str) -> None:
         """Unsubscribe all clients of the user from the channel; raises InvalidName, ValueError.
@@ -322,25 +309,9 @@ class App:
         """
         check_name(channel)
         code, reason = centrifuge.UNSUBSCRIBED, "taken out by the server"
-        self._for_sessions(user, lambda node, session: session.unsubscribe(channel, code, reason))
-        link = self._server()
-
-        def end() -> None:
-            for reader in link.node.sessions.readers(user):
-                end_without(reader, channel)
-
-        link.call_soon(end)
-
-    def _for_sessions(self, user: str, call: Callable[[Node, ClientSession], object]) -> None:
         link = self._server()
         _check_user(user)
-
-        def call_all() -> None:
-            for session in link.node.sessions.of_user(user):
-                if session.connected:
-                    call(link.node, session)
-
-        link.call_soon(call_all)
+        link.order(Unsubscribe(user, None, None, channel, code, reason))
 
     @property
     def clients(self) -> list[Client]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.app.result import Published
@@ -17,6 +18,7 @@ from pushserver.auth.issuer import Issuer
 from pushserver.channels.publication import Draft
 from pushserver.errors import Unavailable
 from pushserver.sessions.node import Node
+from pushserver.sessions.orders import Order, carry_out
 from pushserver.usercode.coroutines import start
 from pushserver.usercode.fork import ForkGuard
 
@@ -31,6 +33,8 @@ class ServerLink:
 
     In a fork of that process all methods raise NotRunning.
     """
+
+    _log = Logger()
 
     def __init__(self, node: Node, reactor: IReactorFromThreads, issuer: Issuer):
         self.node = node
@@ -50,6 +54,28 @@ class ServerLink:
         if self.in_reactor_thread():
             return Published(start(self.node.publish(draft)))
         return Published(self.wait(lambda: Deferred.fromCoroutine(self.node.publish(draft))))
+
+    def order(self, order: Order) -> None:
+        """Carry out an order soon, here and at the servers with a common log; from any thread.
+
+        Raises Unavailable and NotRunning.
+        """
+        self.call_soon(lambda: self._order(order))
+
+    def _order(self, order: Order) -> None:
+        carry_out(self.node, order)
+        self.node.run(self._tell_others(order))
+
+    async def _tell_others(self, order: Order) -> None:
+        try:
+            await self.node.tell_others(order)
+        except Unavailable as error:
+            self._log.warn(
+                "other servers may not know that {what}: {problem}",
+                what=f"a {type(order).__name__} was ordered",
+                problem=str(error),
+                event_name="order_not_told",
+            )
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call the function in the reactor's thread, at once if this is it.

@@ -21,6 +21,7 @@ from pushserver.redis.keys import Keys
 from pushserver.redis.leases import Leases, NoMemory, Remembered
 from pushserver.redis.problems import SILENT, STARTING, Problem
 from pushserver.redis.registry import Registry
+from pushserver.redis.rows import Ordered
 from pushserver.redis.scripts import Bounds
 from pushserver.redis.tail import Tail
 from pushserver.redis.upkeep import Upkeep
@@ -84,6 +85,8 @@ class RedisLog:
     ):
         self.node = new_node()
         """The name of this process in the log."""
+        self.ordered: Callable[[bytes], None] = lambda text: None
+        """Called with each order of another node."""
         self._address = address
         self._reactor = reactor
         self._seconds = seconds
@@ -109,6 +112,7 @@ class RedisLog:
             pause=self._wait,
         )
 
+        self._tail.ordered = self._ordered
         self._upkeep = Upkeep(own, options, lambda: self._writer.session, seconds)
         self.leases = Leases(
             own, self.node, lambda: self._writer.session, seconds, memory or NoMemory()
@@ -201,6 +205,18 @@ class RedisLog:
 
     async def clear(self, channel: str) -> None:
         await self._writer.clear(channel)
+
+    async def order(self, text: bytes) -> None:
+        """Let the other nodes get `text` by `ordered`, in the order of the log.
+
+        A node that was away for longer than the log reaches back does not get it. Raises
+        Unavailable.
+        """
+        await self._writer.order(text)
+
+    def _ordered(self, entry: Ordered) -> None:
+        if entry.node != self.node:
+            self.ordered(entry.order)
 
     async def settle(self) -> None:
         await self._writer.settle()

@@ -52,11 +52,19 @@ class Cleared(Struct, frozen=True, gc=False):
     number: int
 
 
+class Ordered(Struct, frozen=True, gc=False):
+    """An entry of the log: what a node orders of the others."""
+
+    node: str
+    order: bytes
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Content)
 
 _APPENDED = [b"c", b"o", b"g", b"t", b"d", b"w"]
 _CLEARED = [b"k", b"c"]
+_ORDERED = [b"k", b"n", b"d"]
 
 
 def encode(draft: Draft) -> bytes:
@@ -64,7 +72,7 @@ def encode(draft: Draft) -> bytes:
     return _encoder.encode(Content(draft.event, draft.data, draft.tags, draft.info, draft.skip))
 
 
-def entry_of(epoch: str, entry: Any) -> Appended | Cleared:
+def entry_of(epoch: str, entry: Any) -> Appended | Cleared | Ordered:
     """Decode an entry of the log, `[id, [field, value, ...]]`, of the run `epoch`.
 
     Raises NotOurs.
@@ -95,6 +103,10 @@ def entry_of(epoch: str, entry: Any) -> Appended | Cleared:
             kind, channel = values
             if kind == b"clear":
                 return Cleared(channel.decode(), seq, number)
+        if names == _ORDERED and number:
+            kind, node, order = values
+            if kind == b"order":
+                return Ordered(node.decode(), order)
         raise ValueError("fields of no kind of entry")
     except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
         raise _not_ours("the log", entry, error) from None

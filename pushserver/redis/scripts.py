@@ -116,6 +116,16 @@ end
 """
 )
 
+_NEXT = """
+-- The number of the next entry of the log that is no publication, after the seq.
+local function following(log_key, seq)
+    local newest = redis.call('XREVRANGE', log_key, '+', '-', 'COUNT', 1)[1]
+    if not newest then return 1 end
+    local major, minor = string.match(newest[1], '^(%d+)-(%d+)$')
+    return tonumber(major) == seq and tonumber(minor) + 1 or 1
+end
+"""
+
 ATTACH = Script(
     "attach",
     _COMMON
@@ -339,6 +349,7 @@ return {epoch, seq, now(), images}
 CLEAR = Script(
     "clear",
     _COMMON
+    + _NEXT
     + """
 local meta, log_key, due, channel_key, rows_key = unpack(KEYS)
 local channel, log_length = ARGV[2], ARGV[3]
@@ -356,12 +367,7 @@ if redis.call('XLEN', rows_key) > 0 or floor < top then
     local q = newest and newest[1] == text(top) .. '-0' and row(newest)
     floor_seq = q or seq
 end
-local number = 1
-local newest = redis.call('XREVRANGE', log_key, '+', '-', 'COUNT', 1)[1]
-if newest then
-    local major, minor = string.match(newest[1], '^(%d+)-(%d+)$')
-    if tonumber(major) == seq then number = tonumber(minor) + 1 end
-end
+local number = following(log_key, seq)
 redis.call('DEL', rows_key)
 refused = log(
     log_key, 'MAXLEN', '~', log_length, text(seq) .. '-' .. text(number), 'k', 'clear', 'c', channel
@@ -370,6 +376,22 @@ if refused then return refused end
 redis.call('HSET', channel_key, 'floor', text(top), 'fq', text(floor_seq), 'b', '0')
 redis.call('ZADD', due, text(now() + EMPTY_MS), channel)
 return {top - floor, seq, number}
+""",
+)
+
+ORDER = Script(
+    "order",
+    _COMMON
+    + _NEXT
+    + """
+local meta, log_key = unpack(KEYS)
+local m = redis.call('HMGET', meta, 'run', 'seq')
+local refused = fenced(m[1])
+if refused then return refused end
+local seq = number(meta, 'seq', m[2])
+local id = text(seq) .. '-' .. text(following(log_key, seq))
+refused = log(log_key, 'MAXLEN', '~', ARGV[2], id, 'k', 'order', 'n', ARGV[3], 'd', ARGV[4])
+return refused or 1
 """,
 )
 
@@ -603,6 +625,7 @@ SCRIPTS = (
     PUBLISH,
     IMAGE,
     CLEAR,
+    ORDER,
     DUE,
     SWEEP,
     TOUCH,
@@ -690,6 +713,11 @@ def clear(keys: Keys, run: str, channel: str, bounds: Bounds) -> Call:
     """
     own = (keys.meta, keys.log, keys.due, keys.channel(channel), keys.rows(channel))
     return _call(CLEAR, own, run, channel, bounds.log_length)
+
+
+def order(keys: Keys, run: str, node: str, text: bytes, bounds: Bounds) -> Call:
+    """Let the other nodes know of an order, in the order of the log."""
+    return _call(ORDER, (keys.meta, keys.log), run, bounds.log_length, node, text)
 
 
 def due(keys: Keys, run: str, most: int) -> Call:

@@ -24,7 +24,7 @@ from pushserver.redis import rows
 from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
-from pushserver.redis.rows import Appended, Cleared, NotOurs
+from pushserver.redis.rows import Appended, Cleared, NotOurs, Ordered
 from pushserver.redis.scripts import Images
 from pushserver.redis.writer import Id, follows, id_of
 
@@ -157,6 +157,8 @@ class Tail:
         self._again = again
         self._has_room = has_room
         self._pause = pause
+        self.ordered: Callable[[Ordered], None] = lambda order: None
+        """Called with each order."""
         self._session: Session | None = None
         self._reads = False
         # Whether the followed channels have all entries up to `place`.
@@ -356,8 +358,11 @@ class Tail:
             self.place = seq, number
             self._finish()
 
-    def _entry(self, entry: Appended | Cleared) -> None:
+    def _entry(self, entry: Appended | Cleared | Ordered) -> None:
         """Pass an entry to the loads of its channel, and to the follower."""
+        if isinstance(entry, Ordered):
+            self.ordered(entry)
+            return
         change = entry if isinstance(entry, Cleared) else entry.publication
         channel = change.channel
         for load in self._loads:

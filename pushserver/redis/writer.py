@@ -28,6 +28,8 @@ WAITING_BYTES = 32 * 2**20
 """The most bytes of drafts that wait for their receipts."""
 DRAFT_BYTES = 1_500
 """The memory of a waiting draft besides its texts, roughly."""
+ORDER_BYTES = 2**20
+"""The longest order; each node keeps it while it reads."""
 IMAGES_AT_ONCE = 100
 """The channels of one call of the script `image`, which holds up all others at the server."""
 PATIENCE_SECONDS = 15.0
@@ -196,6 +198,19 @@ class Writer:
         finally:
             self._clears -= 1
             self._settle()
+
+    async def order(self, text: bytes) -> None:
+        """Let the other nodes know of an order; raises Unavailable."""
+        session = self._require()
+        if len(text) > ORDER_BYTES:
+            raise Unavailable(f"the order has {len(text)} bytes: expected {ORDER_BYTES}", "broker")
+        call = scripts.order(self._keys, session.run, self._node, text, self.bounds)
+        try:
+            await session.send(call.evalsha)
+        except Gone:
+            raise away() from None
+        except ErrorReply as error:
+            raise self._refusal(error) from None
 
     async def images(self, points: Sequence[Point]) -> Images:
         """The images of channels, none taken after their `seq`; raises Unavailable.

@@ -41,10 +41,17 @@ from pushserver.resources.api_calls import (
     invitation_of,
 )
 from pushserver.resources.top import Load
-from pushserver.sessions.callbacks import ClientSession
-from pushserver.sessions.directory import Reader, end_without
 from pushserver.sessions.history_request import history_result
 from pushserver.sessions.node import Node
+from pushserver.sessions.orders import (
+    End,
+    Order,
+    Prolong,
+    Subscribe,
+    Unsubscribe,
+    carry_out,
+    sessions,
+)
 
 
 class Methods:
@@ -234,15 +241,8 @@ class Methods:
         code = end.code or centrifuge.FORCE_NO_RECONNECT
         if not 3000 <= code <= 4999:
             raise Invalid(f"disconnect.code is {code}, expected 3000 to 4999")
-        reason, spared = end.reason or "force disconnect", call.whitelist or ()
-        sessions = self._node.sessions.all_of_user(call.user, call.client, call.session)
-        for session in sessions:
-            if session.info.client not in spared:
-                session.disconnect(code, reason)
-        for reader in self._readers(call):
-            if reader.info.client not in spared:
-                reader.end(code, reason)
-        return {}
+        reason, spared = end.reason or "force disconnect", tuple(call.whitelist or ())
+        return await self._order(End(*_connections(call), code, reason, spared))
 
     async def subscribe(self, call: SubscribeCall) -> object:
         channel, position = check_name(call.channel), None
@@ -256,33 +256,34 @@ class Methods:
             if resumed.reason:
                 message = f"recover_since: unrecoverable position: {resumed.reason}"
                 raise CommandError(centrifuge.UNRECOVERABLE, message)
-        for session in self._sessions(call):
+        invitation = replace(invitation, position=position)
+        order = Subscribe(*_connections(call), channel, invitation)
+        for session in sessions(self._node, order):
             if session.connected:
-                await session.invite(channel, replace(invitation, position=position))
+                await session.invite(channel, invitation)
+        await self._node.tell_others(order)
         return {}
 
     async def unsubscribe(self, call: UnsubscribeCall) -> object:
-        channel = check_name(call.channel)
-        for session in self._sessions(call):
-            session.unsubscribe(channel, centrifuge.UNSUBSCRIBED, "unsubscribed by the server")
-        for reader in self._readers(call):
-            end_without(reader, channel)
-        return {}
+        channel, connections = check_name(call.channel), _connections(call)
+        reason = "unsubscribed by the server"
+        return await self._order(
+            Unsubscribe(*connections, channel, centrifuge.UNSUBSCRIBED, reason)
+        )
 
     async def refresh(self, call: RefreshCall) -> object:
         """End the connections if they are expired, or give them another end."""
         expires = call.expire_at or 0
         _check_unit(expires)
         expired = call.expired or 0 < expires <= self._node.clock()
-        sessions = self._node.sessions
-        found = sessions.all_of_user if expired else sessions.of_user
-        for session in found(call.user, call.client, call.session):
-            if expired:
-                session.disconnect(centrifuge.EXPIRED, "expired")
-            elif expires and session.connected:
-                session.prolong(expires)
-        for reader in self._readers(call) if expired else ():
-            reader.end(centrifuge.EXPIRED, "expired")
+        connections = _connections(call)
+        if expired:
+            return await self._order(End(*connections, centrifuge.EXPIRED, "expired"))
+        return await self._order(Prolong(*connections, expires)) if expires else {}
+
+    async def _order(self, order: Order) -> object:
+        carry_out(self._node, order)
+        await self._node.tell_others(order)
         return {}
 
     async def reload(self, call: InfoCall) -> object:
@@ -295,12 +296,9 @@ class Methods:
                 centrifuge.REQUEST_EXPIRED, f"expire_at is {expire_at}, expected a time to come"
             )
 
-    def _sessions(self, call: UserCall) -> list[ClientSession]:
-        return self._node.sessions.of_user(call.user, call.client, call.session)
 
-    def _readers(self, call: UserCall) -> list[Reader]:
-        """The user's streams and long-polls, none of which has a secret."""
-        return [] if call.session else self._node.sessions.readers(call.user, call.client)
+def _connections(call: UserCall) -> tuple[str, str | None, str | None]:
+    return call.user, call.client, call.session
 
 
 def _check_unit(expire_at: int) -> None:

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from socket import gethostname
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError
+from twisted.logger import Logger
 
 from pushserver import __version__
 from pushserver.channels.history import History
@@ -28,6 +30,7 @@ from pushserver.redis.keys import Keys
 from pushserver.redis.log import RedisLog, State
 from pushserver.redis.scripts import Bounds
 from pushserver.sessions.node import Node
+from pushserver.sessions.orders import Order, carry_out, decode, encode
 from pushserver.store.source_memory import SourceMemory
 from pushserver.usercode.once import Once
 
@@ -43,6 +46,7 @@ LEAVE_SECONDS = 1.0
 class BrokerParts(Service):
     """The log in Redis, and the follower that delivers from it, from the start to the stop."""
 
+    _log = Logger()
     make_log: Callable[..., RedisLog] = RedisLog
 
     def __init__(
@@ -83,11 +87,31 @@ class BrokerParts(Service):
         """Use the node of this process, and its numbers; called once, before the start."""
         self.log.registry.about = lambda: self._about(measures.whole())
         node.list_nodes = self.log.registry.nodes
+        node.tell_others = self._tell_others
+        self.log.ordered = partial(self._ordered, node)
         self._since = round(node.clock(), 3)
         self._clock = node.clock
         # Workers add a rule to that of the node.
         self._has_room = lambda channel: node.has_room(channel)
         self.follower.reset = node.hub.reset
+
+    async def _tell_others(self, order: Order) -> None:
+        await self.log.order(encode(order))
+
+    def _ordered(self, node: Node, text: bytes) -> None:
+        try:
+            order = decode(text)
+        except ValueError as error:
+            self._log.warn(
+                "an order of another server was not understood: {problem}",
+                problem=f"{error!s:.200}",
+                event_name="order_refused",
+            )
+            return
+        try:
+            carry_out(node, order)
+        except Exception:
+            self._log.failure("an order of another server failed", event_name="order_failed")
 
     def share(self, author: Author) -> None:
         """Let the workers of this server begin anew with a channel whenever it does."""

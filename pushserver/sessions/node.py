@@ -25,6 +25,7 @@ from pushserver.hub.presence import Presence
 from pushserver.sessions.callbacks import Handlers, NoHandlers
 from pushserver.sessions.directory import Directory
 from pushserver.sessions.identification import Identification, NoTokens
+from pushserver.sessions.orders import Order
 from pushserver.sessions.peers import Peers
 from pushserver.sessions.replay_cache import Replays
 from pushserver.usercode.turns import Turns
@@ -113,6 +114,8 @@ class Node:
 
         Raises Unavailable.
         """
+        self.tell_others: Callable[[Order], Coroutine[Any, Any, None]] = _no_others
+        """Let the servers with a common log carry out an order too; raises Unavailable."""
         self._broker = broker
         self.has_room: Callable[[str], bool] = self.hub.has_room
         """Whether another publication of a channel can be taken."""
@@ -205,6 +208,10 @@ def _with_whole_key(draft: Draft) -> Draft:
     if draft.key and draft.publisher:
         return replace(draft, key=key_of(draft.key, draft.publisher))
     return draft
+
+
+async def _no_others(order: Order) -> None:
+    """No-op: the server is alone."""
 
 
 async def _no_nodes() -> Sequence[Mapping[str, object]]:

@@ -12,7 +12,7 @@ from pushserver.channels.publication import Draft
 from pushserver.hub.follower import Image, Point
 from pushserver.redis import rows, scripts
 from pushserver.redis.keys import Keys
-from pushserver.redis.rows import Appended, Cleared
+from pushserver.redis.rows import Appended, Cleared, Ordered
 from pushserver.redis.scripts import Attached, Bounds, Call, Images, Numbered, Script, Swept
 from tests.redis.server import Connection, RedisServer
 
@@ -91,7 +91,7 @@ class Node:
         run, epoch, seq = self.call(scripts.alive(KEYS))
         return run.decode(), epoch.decode(), seq
 
-    def log(self) -> list[Appended | Cleared]:
+    def log(self) -> list[Appended | Cleared | Ordered]:
         return [rows.entry_of(self.epoch, e) for e in self.redis("XRANGE", KEYS.log, "-", "+")]
 
 

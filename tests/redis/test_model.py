@@ -24,7 +24,7 @@ from pushserver.errors import TooMany
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.follower import Image, Point, image_of
 from pushserver.hub.metrics import Metrics
-from pushserver.redis.rows import Cleared
+from pushserver.redis.rows import Cleared, Ordered
 from pushserver.redis.scripts import EMPTY_MS, Bounds, Swept
 from tests.redis.node import KEYS, Timed
 from tests.redis.server import RedisError, RedisServer
@@ -265,6 +265,7 @@ class World:
         """The log in Redis has what was published and cleared."""
         found: list[Publication | str] = []
         for entry in self.nodes[0].log():
+            assert not isinstance(entry, Ordered)
             found.append(entry.channel if isinstance(entry, Cleared) else entry.publication)
         assert found == self.log
 

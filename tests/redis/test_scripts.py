@@ -14,7 +14,7 @@ from pushserver.channels.forgotten import bucket
 from pushserver.channels.publication import ClientInfo, Draft
 from pushserver.hub.follower import Image, Point
 from pushserver.redis import scripts
-from pushserver.redis.rows import Appended, Cleared
+from pushserver.redis.rows import Appended, Cleared, Ordered
 from pushserver.redis.scripts import EMPTY_MS, Attached, Bounds, Numbered, Swept
 from tests.redis.node import CLOCK, KEYS, Node, Timed
 from tests.redis.server import Connection, RedisError, RedisServer
@@ -589,3 +589,19 @@ def test_names_of_the_same_bucket_share_its_generation(node: Timed) -> None:
     node.set_clock(NOON + EMPTY_MS)
     assert node.sweep() == Swept(0, 1, ())
     assert node.publish(other).generation == 1
+
+
+def test_orders_are_entries_between_publications(node: Node) -> None:
+    def order(text: bytes) -> None:
+        assert node.call(scripts.order(KEYS, node.run, "n9", text, node.bounds)) == 1
+
+    order(b"0")
+    node.publish()
+    order(b"1")
+    node.clear()
+    order(b"2")
+    node.publish()
+    places = [name for name, _ in node.redis("XRANGE", KEYS.log, "-", "+")]
+    assert places == [b"0-1", b"1-0", b"1-1", b"1-2", b"1-3", b"2-0"]
+    entries = node.log()
+    assert [entry.order for entry in entries if isinstance(entry, Ordered)] == [b"0", b"1", b"2"]

@@ -19,7 +19,7 @@ from tests.e2e.exchange import SSE, Reading, ask, data, history, publish
 from tests.e2e.patience import PATIENCE
 from tests.e2e.server import environment, free_port, run_twistd
 from tests.e2e.sockets import closed_with, dial, frame
-from tests.e2e.watcher import Watcher
+from tests.e2e.watcher import Commanded, Watcher
 from tests.redis.server import RedisServer
 from tests.redis.servers import Node
 
@@ -306,6 +306,57 @@ def test_webhook_is_open_at_all_servers(group: Group) -> None:
     nodes = [group.start(text) for _ in range(2)]
     assert [ask(node, "POST", "hooks/h", b"1").status for node in nodes] == [201, 201]
     assert data(history(nodes[0], "a")) == [1, 1]
+
+
+def api(node: Node, method: str, **call: Any) -> None:
+    """Call a method of the server API that has no result."""
+    answer = ask(node, "POST", f"api/{method}", json.dumps(call).encode())
+    assert json.loads(answer.body) == {"result": {}}
+
+
+USERS = """
+from pushserver import PushServer
+
+app = PushServer()
+
+@app.on("connect")
+def connect(client, data):
+    client.user = data
+
+@app.on("all")
+def tell_all(client, data):
+    app.send(data, "told")
+
+@app.on("end")
+def end(client, user):
+    app.disconnect(user, "bye", 4555)
+"""
+
+
+def test_orders_reach_the_clients_of_all_servers(group: Group, workers: str) -> None:
+    (group.folder / "app.py").write_text(USERS)
+    here, there = (group.start(workers, app=group.folder / "app.py") for _ in range(2))
+    with ExitStack() as stack:
+
+        def client(node: Node, user: str) -> Commanded:
+            made = Commanded(node, user)
+            stack.callback(made.close)
+            made.next("connected")
+            return made
+
+        ada, ben = client(there, "ada"), client(here, "ben")
+        api(here, "subscribe", user="ada", channel="news")
+        assert ada.next("subscribed")["channel"] == "news"
+        api(here, "unsubscribe", user="ada", channel="news")
+        assert ada.next("unsubscribed")["channel"] == "news"
+        ben.do("rpc", "all", 7)
+        assert [each.next("message")["data"] for each in (ada, ben)] == [
+            {"event": "told", "data": 7}
+        ] * 2
+        ben.do("rpc", "end", "ada")
+        assert ada.next("disconnected") == {"code": 4555, "reason": "bye"}
+        api(there, "disconnect", user="ben", disconnect={"code": 4600, "reason": "enough"})
+        assert ben.next("disconnected") == {"code": 4600, "reason": "enough"}
 
 
 def listed(node: Node, *options: str) -> list[str]:

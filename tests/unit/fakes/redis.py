@@ -81,6 +81,7 @@ class FakeRedis:
             scripts.IMAGE.sha: self._image,
             scripts.CLEAR.sha: self._clear,
             scripts.ALIVE.sha: self._alive,
+            scripts.ORDER.sha: self._order,
             scripts.BEAT.sha: lambda keys, arguments: None,
             scripts.DUE.sha: lambda keys, arguments: self.due,
             scripts.SWEEP.sha: self._sweep,
@@ -251,6 +252,14 @@ class FakeRedis:
         number = data.last[1] + 1 if data.last[0] == data.seq else 1
         self._append((data.seq, number), [b"k", b"clear", b"c", arguments[1]])
         return [rows, data.seq, number]
+
+    def _order(self, keys: list[bytes], arguments: list[bytes]) -> Any:
+        data = self.data
+        if data.run != arguments[0].decode() or data.last[0] > data.seq:
+            return ErrorReply("FENCED")
+        number = data.last[1] + 1 if data.last[0] == data.seq else 1
+        self._append((data.seq, number), [b"k", b"order", b"n", arguments[2], b"d", arguments[3]])
+        return 1
 
     def _alive(self, keys: list[bytes], arguments: list[bytes]) -> Any:
         return [self.data.run.encode(), self.data.epoch.encode(), self.data.seq]

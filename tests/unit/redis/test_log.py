@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -426,3 +427,35 @@ def test_publications_and_repetitions_are_counted_where_they_came_in(world: Worl
         world.settle()
     counted = [(m.node.metrics.publications, m.node.metrics.duplicates) for m in world.members]
     assert counted == [(1, 0), (0, 2)]
+
+
+def test_order_reaches_the_other_nodes_in_the_order_of_the_log(world: World) -> None:
+    here, there = world.members
+    watcher = join(there)
+    got: list[Any] = []
+    for member in world.members:
+        member.log.ordered = partial(lambda *order: got.append(order), member)
+    send(here)
+    told: list[Any] = []
+    Deferred.fromCoroutine(here.log.order(b"end")).addBoth(told.append)
+    send(here, b"2")
+    world.settle()
+    assert told == [None]
+    assert got == [(there, b"end")]
+    assert values(watcher) == [1, 2]
+
+
+def test_order_that_cannot_be_told_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = world.members[0]
+    told: list[Any] = []
+
+    def order(text: bytes = b"end") -> None:
+        Deferred.fromCoroutine(here.log.order(text)).addBoth(told.append)
+
+    monkeypatch.setattr(writer, "ORDER_BYTES", 10)
+    order(b"x" * 11)
+    order()
+    here.links[0].cut()
+    order()
+    assert [failure.type for failure in told] == [Unavailable] * 3
+    world.settle()

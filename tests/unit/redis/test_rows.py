@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pushserver.channels.publication import ClientInfo, Draft, Publication
 from pushserver.hub.follower import Image
-from pushserver.redis.rows import Appended, Cleared, NotOurs, encode, entry_of, image_of
+from pushserver.redis.rows import Appended, Cleared, NotOurs, Ordered, encode, entry_of, image_of
 
 INFO = st.builds(ClientInfo, st.text(), st.text(), st.binary(), st.binary())
 DRAFTS = st.builds(
@@ -54,6 +54,11 @@ def test_a_draft_comes_back(draft: Draft, number: int, node: str) -> None:
 
 def test_a_clear_comes_back() -> None:
     assert entry_of("e", [b"7-2", [b"k", b"clear", b"c", b"a"]]) == Cleared("a", 7, 2)
+
+
+def test_an_order_comes_back() -> None:
+    entry = [b"7-2", [b"k", b"order", b"n", b"me", b"d", b"\xff"]]
+    assert entry_of("e", entry) == Ordered("me", b"\xff")
 
 
 def test_values_of_later_versions_are_left_out() -> None:

@@ -51,6 +51,7 @@ BOUNDS = {
     "config.limits.unsent_bytes": "test_bytes_are_those_of_all_pieces_each_counted_once",
     "config.secret_files.MAX_SECRET_BYTES": ONE,
     "channels.channel.CHANNEL_BYTES": MEMORY,
+    "redis.writer.ORDER_BYTES": ONE,
     "channels.channel.history_bytes": SUM,
     "channels.publication.ROW_BYTES": MEMORY,
     "channels.publication._EMPTY_BYTES": MEMORY,
