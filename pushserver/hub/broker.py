@@ -43,6 +43,9 @@ class Broker(Protocol):
         Unavailable, LimitExceeded too.
         """
 
+    def has(self, channels: Sequence[str]) -> bool:
+        """Whether these channels are in `history`, and `load` does not wait for them."""
+
     async def clear(self, channel: str) -> None:
         """Drop the channel's history; its numbers continue."""
 
@@ -137,6 +140,9 @@ class MemoryBroker:
 
     async def load(self, channels: Sequence[str], fresh: bool = False) -> None:
         """No-op: `history` has all channels."""
+
+    def has(self, channels: Sequence[str]) -> bool:
+        return True
 
     async def clear(self, channel: str) -> None:
         self._recorder.check()

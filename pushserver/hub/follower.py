@@ -130,6 +130,9 @@ class Follower:
     async def settle(self) -> None:
         await self._log.settle()
 
+    def has(self, channels: Sequence[str]) -> bool:
+        return self.history.channels.keys() >= set(channels)
+
     async def load(self, channels: Sequence[str], fresh: bool = False) -> None:
         kept = self.history.channels
         missing = [name for name in channels if name not in kept]

@@ -153,6 +153,12 @@ class Hub:
             self._end_at_gap(channel, gapped)
         self._fan_out.resume()
 
+    async def load(self, channels: Sequence[str], start: Start) -> None:
+        """Have these channels in the history, up to `start`; raises as `subscribe`."""
+        ahead = start.since is not None and start.since.seq > self.history.seq
+        with self._counted:
+            await self._load(channels, ahead)
+
     async def subscribe(
         self,
         subscriber: Joiner,
@@ -187,8 +193,7 @@ class Hub:
         `past`: whether it may read earlier publications of all of them. Raises as `subscribe`.
         """
         history = self.history
-        with self._counted:
-            await self._load(channels, start.since is not None and start.since.seq > history.seq)
+        await self.load(channels, start)
         subscriber.check_not_ended()
         # The name of a channel contains no space.
         name = channels[0] if len(channels) == 1 else " ".join(sorted(channels))

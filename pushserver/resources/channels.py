@@ -13,6 +13,7 @@ from twisted.web.server import Request
 from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_name, is_name
 from pushserver.channels.publication import Publication
+from pushserver.errors import LimitExceeded, Unavailable
 from pushserver.protocols.formats import StreamFormat
 from pushserver.protocols.representations import OBJECTS, Representation
 from pushserver.resources.as_query import (
@@ -189,7 +190,8 @@ class ChannelResource(LeafResource):
 
     def _history(self, request: Request, name: str, identity: Identity) -> Answer:
         self._context.gate.check_reader(request, identity, (name,), "history")
-        return history(request, name, self._context.node, identity)
+        context = self._context
+        return history(request, name, context.node, identity, context.elsewhere)
 
     def _fragments(
         self,
@@ -199,7 +201,8 @@ class ChannelResource(LeafResource):
         identity: Identity,
     ) -> Answer:
         self._context.gate.check_reader(request, identity, (name,), "history")
-        return fragments(request, name, self._context.node, encode)
+        context = self._context
+        return fragments(request, name, context.node, encode, context.elsewhere)
 
     def _publish(self, request: Request, name: str, identity: Identity) -> Answer:
         context = self._context
@@ -265,10 +268,13 @@ def live_page(context: ChannelContext, request: Request, name: str, root: str) -
 def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) -> WebSocket:
     """Accept the handshake of a request without credentials, on the short path.
 
-    The long path identifies the others, in `upgrade`: this one must have no side effect.
+    The long path has the others, in `upgrade`, and those whose channels have to be loaded: this
+    one must have no side effect.
     """
     if not context.gate.is_anonymous(request):
         raise Refusal(401, "the request has to be identified")
+    if not context.node.has(names):
+        raise Refusal(503, "the channels have to be loaded")
     maker = stream_maker(context, request, names, ANONYMOUS)
     return websocket_format(context.fragments, request, names), maker
 
@@ -279,7 +285,7 @@ def upgrade(context: ChannelContext, request: Request, names: tuple[str, ...]) -
 
     def answer(identity: Identity) -> Answer:
         maker = stream_maker(context, request, names, identity)
-        return context.upgrade(request, format_, maker)
+        return when_kept(context, request, names, lambda: context.upgrade(request, format_, maker))
 
     return context.gate.identified(request, "websocket", answer)
 
@@ -309,9 +315,35 @@ def respond(
         request.setHeader(b"cache-control", b"no-store")
         if request.method == b"HEAD":
             return b""
-        return context.respond(request, format_, maker)
+        return when_kept(context, request, names, lambda: context.respond(request, format_, maker))
 
     return context.gate.identified(request, NAMES[wanted], answer)
+
+
+def when_kept(
+    context: ChannelContext, request: Request, names: tuple[str, ...], answer: Callable[[], int]
+) -> Answer:
+    """Answer with a stream when its channels are here; raises LimitExceeded.
+
+    If they cannot be had for now, the stream ends at once, and its reader comes back: an
+    EventSource would stay away after a refusal.
+    """
+    return answer() if context.node.has(names) else _when_kept(context, request, names, answer)
+
+
+async def _when_kept(
+    context: ChannelContext, request: Request, names: tuple[str, ...], answer: Callable[[], int]
+) -> int:
+    hub = context.node.hub
+    try:
+        await hub.load(names, stream_start(request, context.node.limits.read_limit))
+    except LimitExceeded:
+        raise
+    except Unavailable:
+        pass
+    if request.channel is None:
+        raise Refusal(400, "the client is gone")
+    return answer()
 
 
 def stream_maker(

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
+from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.auth.identity import Identity
 from pushserver.channels.position import Cursor, Start, parse_cursor, parse_since
 from pushserver.channels.publication import Publication
-from pushserver.errors import InvalidCursor
+from pushserver.errors import InvalidCursor, LimitExceeded
 from pushserver.protocols.formats import (
     history_cursor,
     history_ends,
@@ -66,8 +67,13 @@ def _start(request: Request, most: int) -> Start:
         raise InvalidCursor(f"since: {error}") from None
 
 
-def history(request: Request, name: str, node: Node, identity: Identity) -> Answer:
-    """Answer with the history of a channel, or wait for its next publication with `wait=`."""
+def history(
+    request: Request, name: str, node: Node, identity: Identity, elsewhere: IResource | None = None
+) -> Answer:
+    """Answer with the history of a channel, or wait for its next publication with `wait=`.
+
+    `elsewhere` answers for a channel that has no room here; None in the process with the log.
+    """
     limits = node.limits
     start = stream_start(request, limits.read_limit)
     limit = number(request, "limit", limits.read_limit)
@@ -75,18 +81,47 @@ def history(request: Request, name: str, node: Node, identity: Identity) -> Answ
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
     answer = partial(_read, request, name, node, start, limit, wait, identity)
-    # With a publication whose author was told so by another process, too.
-    loaded = coroutines.start(node.load((name,), fresh=True))
-    return answer() if loaded is None else _when_loaded(request, loaded, answer)
+    return _when_loaded(request, name, node, answer, elsewhere)
 
 
-async def _when_loaded(
-    request: Request, loaded: Awaitable[None], answer: Callable[[], Answer]
+def _when_loaded(
+    request: Request,
+    name: str,
+    node: Node,
+    answer: Callable[[], Answer],
+    elsewhere: IResource | None,
+) -> Answer:
+    """Answer when the history of a channel is here."""
+
+    def go_on(is_here: bool) -> Answer:
+        if is_here or elsewhere is None:
+            return answer()
+        relayed: Answer = elsewhere.render(request)
+        return relayed
+
+    loaded = coroutines.start(_load(name, node, elsewhere))
+    return go_on(loaded) if isinstance(loaded, bool) else _later(request, loaded, go_on)
+
+
+async def _load(name: str, node: Node, elsewhere: IResource | None) -> bool:
+    """Have the channel here; return whether it has room here, or raise without `elsewhere`."""
+    try:
+        # With a publication whose author was told so by another process, too.
+        await node.load((name,), fresh=True)
+    except LimitExceeded:
+        if elsewhere is None:
+            raise
+        return False
+    return True
+
+
+async def _later(
+    request: Request, loaded: Awaitable[bool], answer: Callable[[bool], Answer]
 ) -> bytes | int:
-    await loaded
+    is_here = await loaded
     if request.channel is None:
         raise Refusal(400, "the client is gone")
-    result = answer()
+    result = answer(is_here)
     return result if isinstance(result, (bytes, int)) else await result
 
 
@@ -140,9 +175,16 @@ def _answer(
 
 
 def fragments(
-    request: Request, name: str, node: Node, encode: Callable[[Publication], bytes]
+    request: Request,
+    name: str,
+    node: Node,
+    encode: Callable[[Publication], bytes],
+    elsewhere: IResource | None = None,
 ) -> Answer:
-    """Answer with retained publications as HTML, each as `encode` makes it."""
+    """Answer with retained publications as HTML, each as `encode` makes it.
+
+    `elsewhere`: see `history`.
+    """
     start = stream_start(request, node.limits.read_limit)
     limit = number(request, "limit", node.limits.read_limit)
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
@@ -162,8 +204,7 @@ def fragments(
         Portions(request, _fragment_portions(rows, encode)).start()
         return NOT_DONE_YET
 
-    loaded = coroutines.start(node.load((name,), fresh=True))
-    return answer() if loaded is None else _when_loaded(request, loaded, answer)
+    return _when_loaded(request, name, node, answer, elsewhere)
 
 
 def tell_cursor(request: Request, node: Node, gate: Gate, name: str, identity: Identity) -> None:

@@ -145,6 +145,10 @@ class Node:
         """Have these channels in `history`; see `Broker.load`."""
         return self._broker.load(channels, fresh)
 
+    def has(self, channels: Sequence[str]) -> bool:
+        """Whether these channels are in `history`; see `Broker.has`."""
+        return self._broker.has(channels)
+
     async def publish(self, draft: Draft) -> Receipt:
         """Number, retain and deliver the draft; raises Unavailable or TooMany."""
         try:

@@ -16,7 +16,7 @@ from pushserver.server.links import AuthorPort, UplinkService
 from pushserver.server.meter import Reports
 from pushserver.server.place import MAIN, Place
 from tests.unit.fakes.cluster import Wire
-from tests.unit.fakes.web import InnerLine, Response, Server
+from tests.unit.fakes.web import InnerLine, Response, Server, Socket, handshake, upgraded
 
 
 class Processes:
@@ -81,6 +81,12 @@ class Processes:
         line.vanish()
         self.settle()
         return answer
+
+    def websocket(self, server: Server, path: str) -> Socket:
+        """An open WebSocket at one of the processes, with a channel that may have to be loaded."""
+        line = server.open(path, **handshake())
+        self.settle()
+        return upgraded(line)
 
     @property
     def relayed(self) -> list[tuple[InnerLine, InnerLine]]:

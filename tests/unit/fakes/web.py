@@ -333,6 +333,13 @@ class Socket:
         return self.take()[-1].close
 
 
+def upgraded(line: Line) -> Socket:
+    """The WebSocket of a connection whose handshake was answered."""
+    answer = parse(line.take())
+    assert answer.status == 101, answer
+    return Socket(line, answer, frames(answer.rest))
+
+
 def memory_reactor() -> Any:
     """MemoryReactorClock as Any: it is not a whole `Reactor`, without processes and threads."""
     return MemoryReactorClock()
@@ -413,12 +420,7 @@ class Server:
 
     def websocket(self, path: str, **headers: str) -> Socket:
         """An open WebSocket."""
-        line = self.open(path, **handshake(**headers))
-        answer = parse(line.take())
-        assert answer.status == 101, answer
-        socket = Socket(line, answer)
-        socket.seen = frames(answer.rest)
-        return socket
+        return upgraded(self.open(path, **handshake(**headers)))
 
     def session(self, **headers: str) -> Socket:
         """A WebSocket with a connected session of the Centrifuge protocol."""

@@ -50,7 +50,7 @@ def make(app: PushServer, tmp_path: Path) -> Iterator[Callable[[], Both]]:
 
 def test_stream_at_the_second_has_publications_of_the_first(make: Callable[[], Both]) -> None:
     both = make()
-    socket = both.second.websocket("/channels/numbers")
+    socket = both.websocket(both.second, "/channels/numbers")
     both.settle()
     both.first.publish(data=5)
     both.settle()
@@ -201,7 +201,7 @@ def test_worker_has_no_store_and_runs_no_source(tmp_path: Path) -> None:
 
 def test_connections_of_the_second_count_for_the_whole_server(make: Callable[[], Both]) -> None:
     both = make()
-    socket = both.second.websocket("/channels/numbers")
+    socket = both.websocket(both.second, "/channels/numbers")
     both.settle()
     assert [each.node.connections.open for each in (both.first, both.second)] == [1, 1]
     socket.line.vanish()

@@ -19,9 +19,8 @@ from tests.unit.fakes.web import (
     Server,
     Socket,
     Trouble,
-    frames,
     handshake,
-    parse,
+    upgraded,
 )
 
 PATH = "/socket.io/?EIO=4&transport=polling"
@@ -62,11 +61,7 @@ class Poller:
         """A WebSocket that tries the upgrade."""
         line = self.asked.open(self.path.replace("polling", "websocket"), **handshake(**headers))
         self.processes.settle()
-        answer = parse(line.take())
-        assert answer.status == 101, answer
-        socket = Socket(line, answer)
-        socket.seen = frames(answer.rest)
-        return socket
+        return upgraded(line)
 
     def say(self, socket: Socket, *packets: bytes) -> list[bytes]:
         """Send packets over the WebSocket; returns those that come back."""

@@ -10,9 +10,20 @@ from typing import Any
 import pytest
 from twisted.internet.address import UNIXAddress
 
+from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from tests.unit.fakes.processes import Processes
-from tests.unit.fakes.web import BROWSER, Line, Response, Server, Trouble, request
+from tests.unit.fakes.web import (
+    BROWSER,
+    Line,
+    Response,
+    Server,
+    Trouble,
+    frames,
+    handshake,
+    parse,
+    request,
+)
 
 JSON = "application/json"
 KEY = "k" * 32
@@ -247,6 +258,71 @@ def test_a_long_poll_whose_client_leaves_leaves_nothing(both: Processes) -> None
     both.settle()
     assert not len(both.workers[0].node.peers)
     assert both.ask(both.main, "/channels/numbers").status == 200
+
+
+class TestAtTheBoundOfChannels:
+    """No channel can be kept besides those that are watched."""
+
+    @pytest.fixture
+    def both(self, tmp_path: Path, trouble: Trouble) -> Processes:
+        processes = Processes(tmp_path, config=Config(limits=Limits(channels=2)))
+        for name in "ab":
+            processes.workers[0].open(f"/channels/{name}", accept="text/event-stream")
+            processes.settle()
+        return processes
+
+    @pytest.mark.parametrize(
+        ("path", "headers", "status"),
+        [
+            ("/channels/new", {"accept": "text/event-stream"}, 503),
+            ("/channels/new?last=3", {"accept": "application/x-ndjson"}, 503),
+            ("/channels/new?as=data", {"accept": "text/event-stream"}, 503),
+            ("/events?channel=a&channel=new", {"accept": "text/event-stream"}, 503),
+            ("/channels/new", handshake(), 503),
+            ("/channels/new?since=now&wait=2", {}, 503),
+            ("/channels/new", {}, 200),
+            ("/channels/new?since=oldest", {}, 200),
+            ("/channels/a", {}, 200),
+        ],
+    )
+    def test_answers_are_those_of_one_process(
+        self, both: Processes, path: str, headers: dict[str, str], status: int, trouble: Trouble
+    ) -> None:
+        answer = same(both, path, **headers)
+        assert answer.status == status
+        if status == 503:
+            assert answer["retry-after"] == "1"
+            assert "2 channels are watched" in answer.error[1]
+        assert not both.relayed
+        trouble.clear()
+
+    def test_channel_with_readers_gets_more(self, both: Processes) -> None:
+        before = len(both.main.hub.history.channels)
+        stream = both.workers[0].open("/channels/a", accept="text/event-stream")
+        both.settle()
+        assert stream.response().status == 200
+        assert parse(both.workers[0].open("/channels/b", **handshake()).take()).status == 101
+        assert len(both.main.hub.history.channels) == before
+
+
+def test_handshake_for_a_channel_that_is_not_here_is_answered_when_it_is(both: Processes) -> None:
+    line = both.workers[0].open("/channels/numbers?last=1", **handshake())
+    assert line.take() == b""
+    both.settle()
+    answer = parse(line.take())
+    assert answer.status == 101
+    assert [b"subscribed" in frame.payload for frame in frames(answer.rest)] == [True, False]
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+def test_reader_that_leaves_while_its_channel_is_loaded_leaves_nothing(
+    both: Processes, accept: str
+) -> None:
+    line = both.workers[0].open("/channels/other", accept=accept)
+    line.vanish()
+    both.settle()
+    assert not len(both.workers[0].node.peers)
+    assert "other" not in both.main.hub.channels()
 
 
 def test_metrics_have_the_same_families(both: Processes) -> None:
