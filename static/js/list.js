@@ -45,6 +45,12 @@ export class List {
     this.complete = true;
   }
 
+  /** Shows up to `size` publications from now on, which may be others: all rows are made anew. */
+  restart(size) {
+    this.size = size;
+    this.#drop(new Set());
+  }
+
   /** Stops measuring. */
   destroy() {
     this.resizes.disconnect();

@@ -6,6 +6,7 @@ import { attachCopyButtons } from "./copying.js";
 import { element, setText } from "./dom.js";
 import { Drawing } from "./drawing.js";
 import { Graph } from "./graph.js";
+import { Held } from "./held.js";
 import { List } from "./list.js";
 import { askServer, Keeper, Login } from "./login.js";
 import { findNames, nearest } from "./names.js";
@@ -35,7 +36,9 @@ const byId = (id) => document.getElementById(id);
 class LivePage {
   constructor(settings) {
     this.settings = settings;
-    this.recent = []; // newest publications, newest last
+    this.held = new Held(settings.last);
+    this.atPause = []; // those that were held then
+    this.filter = "";
     this.points = new Points(settings.historySize, MAX_LINES);
     this.tally = new Tally();
     this.paused = false;
@@ -75,6 +78,9 @@ class LivePage {
       this.notice("");
       this.login.focus();
     });
+    byId("filter").addEventListener("input", ({ target }) => this.filterBy(target.value));
+    byId("rows").addEventListener("change", () => this.restartList());
+    this.restartList(); // a browser keeps the choice when it reloads the page
     document.addEventListener("themechange", () => this.graph.restyle());
     document.addEventListener("visibilitychange", () => this.visibilityChanged());
     setInterval(() => this.showAge(), 1000);
@@ -125,16 +131,15 @@ class LivePage {
   /** Adds one publication, to be drawn later. Cheap: a busy channel has a thousand a second. */
   receive({ data, offset, event, time, live, again }) {
     if (!again) this.tally.add(time, live ? Date.now() : undefined);
-    this.recent.push({ data, offset, event, time });
-    const { listSize } = this.settings;
-    if (this.recent.length > listSize * 2) this.recent.splice(0, listSize);
+    this.held.add({ data, offset, event, time });
     this.points.add(time, numericLeaves(data));
     if (this.paused) this.missedWhilePaused += 1;
     this.schedule();
   }
 
   reset() {
-    this.recent = [];
+    this.held.clear();
+    this.atPause = [];
     this.points.clear();
     this.schedule();
   }
@@ -213,14 +218,24 @@ class LivePage {
     this.showCounts();
     this.showAge();
     this.showPause();
-    if (this.paused) return;
+    if (this.paused) return this.renderList();
     byId("list").classList.toggle("fast", (this.tally.rate ?? 0) > FAST_PER_SECOND);
     this.foldGraph(); // first, as the plot takes the space that is left
-    this.list.render(this.recent);
+    this.renderList();
     this.graph.render();
     this.showEmptiness();
     this.speakNewest();
     this.showTitle();
+  }
+
+  // While it is paused, the list stays as it was, but can be searched.
+  renderList() {
+    const publications = this.paused ? this.atPause : this.held.all;
+    const { shown, found } = this.held.search(publications, this.filter, this.list.size);
+    this.list.render(shown);
+    const among = `${found.toLocaleString("en")} of ${publications.length.toLocaleString("en")}`;
+    setText(byId("found"), this.filter ? among : "");
+    byId("found-none").hidden = found > 0 || !this.filter;
   }
 
   showCounts() {
@@ -233,14 +248,14 @@ class LivePage {
     if (this.points.length > 0) {
       byId("graph-panel").hidden = false;
       this.loadGraph(); // a channel without numbers needs no uPlot
-    } else if (this.recent.length > 0) {
+    } else if (this.held.newest) {
       byId("graph-panel").hidden = true;
     }
   }
 
   // Shown only once the channel is known to be empty.
   showEmptiness() {
-    const isEmpty = this.recent.length === 0 && this.everLive;
+    const isEmpty = !this.held.newest && this.everLive;
     byId("empty").hidden = !isEmpty;
     if (isEmpty && !this.suggested) this.suggest();
     const begins = this.everLive && this.points.length === 0;
@@ -288,7 +303,7 @@ class LivePage {
   }
 
   speakNewest() {
-    const newest = this.recent[this.recent.length - 1];
+    const { newest } = this.held;
     if (!newest || newest === this.spoken) return;
     this.spoken = newest;
     this.speaker.value(`Newest: ${spokenText(newest.data)}`, performance.now());
@@ -320,8 +335,20 @@ class LivePage {
 
   // --- controls of the reader ---------------------------------------
 
+  filterBy(text) {
+    this.filter = text.trim();
+    this.restartList();
+    this.speaker.say(byId("found").textContent || "All events");
+  }
+
+  restartList() {
+    this.list.restart(Number(byId("rows").value));
+    this.renderList();
+  }
+
   togglePause() {
     this.paused = !this.paused;
+    this.atPause = this.paused ? [...this.held.all] : [];
     this.missedWhilePaused = 0;
     this.drawing.soon();
   }

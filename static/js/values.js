@@ -130,6 +130,11 @@ export function wholeText(data) {
   return typeof data === "string" ? data : json(data, 2);
 }
 
+/** The data for a search: text as it is, any other value as JSON. */
+export function compactText(data) {
+  return typeof data === "string" ? data : json(data);
+}
+
 // Data may be nested deeper than the stack of JSON.stringify allows.
 function json(value, indent) {
   try {

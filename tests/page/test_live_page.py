@@ -54,6 +54,12 @@ def width(part: Locator) -> float:
     return box["width"]
 
 
+def height(part: Locator) -> float:
+    box = part.bounding_box()
+    assert box is not None
+    return box["height"]
+
+
 def shift_of_layout(page: Page) -> None:
     """Measure unexpected layout shifts from now on."""
     page.evaluate("""() => {
@@ -73,6 +79,56 @@ def test_the_history_is_shown_at_once_newest_first_and_aligned(site: Site) -> No
     expect(page.locator("#graph canvas")).to_be_visible()
     expect(page.locator("#graph")).to_have_attribute("data-points", "12")
     expect(page.locator("#last-event")).to_have_attribute("datetime", "2026-11-22T08:00:12.000Z")
+
+
+def test_the_list_is_filtered_by_event_and_data(site: Site) -> None:
+    site.publish(*({"number": n, "city": "Oslo" if n % 2 else "Rome"} for n in range(1, 31)))
+    site.publish({"text": "Oslo again"}, "no json", event="Storm")
+    page = site.open()
+    page.locator("#filter").fill("OSLO")
+    assert rows(page)[:2] == ["text Oslo again", "number 29 city Oslo"]
+    expect(page.locator("#found")).to_have_text("16 of 32")
+    expect(page.locator("#list li[data-offset]")).to_have_count(10)
+    page.locator("#filter").fill("storm json")
+    shows_rows(page, "no json")
+    site.publish({"number": 31, "city": "Rome"}, "more json", event="Storm")
+    shows_rows(page, "more json", "no json")
+    page.locator("#filter").fill("nothing like it")
+    expect(page.locator("#found-none")).to_be_visible()
+    shows_rows(page)
+    page.locator("#filter").fill("")
+    expect(page.locator("#found-none")).to_be_hidden()
+    expect(page.locator("#list li.newest")).to_have_attribute("data-offset", "34")
+
+
+def test_the_list_has_as_many_rows_as_one_likes(site: Site) -> None:
+    site.publish(*range(1, 41))
+    page = site.open()
+    shift_of_layout(page)
+    before = height(page.locator("#list-box"))
+    page.locator("#rows").select_option("30")
+    shows_rows(page, *map(str, range(40, 10, -1)))
+    site.publish(41)
+    expect(page.locator("#list li.newest")).to_have_attribute("data-offset", "41")
+    shows_rows(page, *map(str, range(41, 11, -1)))
+    # A longer list is scrolled in its place.
+    assert height(page.locator("#list-box")) == pytest.approx(before, abs=1)
+    assert page.evaluate("window.shift") < 0.01
+    page.locator("#rows").select_option("10")
+    shows_rows(page, *map(str, range(41, 31, -1)))
+
+
+def test_a_paused_list_can_be_searched(site: Site) -> None:
+    site.publish("red", "green", "blue")
+    page = site.open()
+    shows_rows(page, "blue", "green", "red")
+    page.locator("#pause").click()
+    site.publish("red again")
+    expect(page.locator("#pause")).to_have_text("Resume (1 new)")
+    page.locator("#filter").fill("re")
+    shows_rows(page, "green", "red")
+    page.locator("#pause").click()
+    shows_rows(page, "red again", "green", "red")
 
 
 def test_the_title_has_the_newest_number(site: Site) -> None:
