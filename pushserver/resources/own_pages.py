@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from secrets import token_urlsafe
 
 import msgspec
 from twisted.web.server import Request
@@ -33,6 +34,7 @@ MOST_CHANNELS = 32
 MOST_BYTES = 4_194_304
 """The channels that one page reads, and the data of their publications."""
 TOKEN_SECONDS = 3600.0
+POLICY = "content-security-policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +125,24 @@ class OwnPage(LeafResource):
         html = self._context.render(self._template, values)
         if reading.cursor:
             request.setHeader(CURSOR, reading.cursor.encode())
+        if reading.nonce:
+            _permit(request, reading.nonce)
         if not reading.is_personal:
             return answer_page(request, Document(html))
         # As a history. Not compressed: a published text beside a secret may be a guess (BREACH).
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         request.setHeader(b"cache-control", b"no-store")
         return html
+
+
+def _permit(request: Request, nonce: str) -> None:
+    """Let the page have scripts and styles with this nonce in it (CSP 3, 7.1)."""
+    headers = request.responseHeaders
+    for policy in headers.getRawHeaders(POLICY, []):
+        source = f"'self' 'nonce-{nonce}'"
+        for kind in ("script-src", "style-src"):
+            policy = policy.replace(f"{kind} 'self'", f"{kind} {source}")
+        headers.setRawHeaders(POLICY, [policy])
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +168,13 @@ class Recent:
 class Reading:
     """What the template of one page reads, with the rights of the viewer.
 
-    `cursor`: the position of the page, if it has read a channel.
+    `cursor`: the position of the page, if it has read a channel. `nonce`: that of its own scripts
+    and styles, if it has asked for one.
     """
 
     def __init__(self, context: PageContext, identity: Identity):
         self.cursor = ""
+        self.nonce = ""
         self._context = context
         self._identity = identity
         self._is_personal = bool(identity.user)
@@ -177,6 +193,7 @@ class Reading:
         return {
             "cursor": lambda channel: self._read(channel, 0).cursor,
             "last": self._read,
+            "nonce": self._nonce,
             "token": self._token,
             "user": self._identity.user,
         }
@@ -202,6 +219,13 @@ class Reading:
         state = log.peek(channel)
         position = {"epoch": state.epoch, "offset": state.top}
         return Recent(tuple(map(PublicationView.of, rows)), self.cursor, position)
+
+    def _nonce(self) -> str:
+        """A text for the attribute `nonce` of a script or style, another one for each answer."""
+        # Else a browser, or a proxy, could keep the page, whose nonce would be known.
+        self._is_personal = True
+        self.nonce = self.nonce or token_urlsafe(16)
+        return self.nonce
 
     def _load(self, channel: str) -> None:
         """Have the channel in the history, or raise Pending."""

@@ -193,6 +193,26 @@ def test_a_page_has_the_position_for_pushserver_js(folder: Path) -> None:
     assert json.loads(text_of(server.get("/about"))) == {"epoch": epoch, "offset": 1}
 
 
+def test_a_nonce_permits_the_scripts_of_one_answer(folder: Path) -> None:
+    write(folder, "{{ nonce() }} {{ nonce() }}")
+    server = make_server(folder)
+    seen = set()
+    for _ in range(3):
+        answer = server.get("/about", accept_encoding="gzip")
+        nonce, same = text_of(answer).split()
+        assert nonce == same
+        assert len(nonce) >= 22
+        seen.add(nonce)
+        ours = HEADERS[b"content-security-policy"].decode()
+        policy = answer["content-security-policy"].replace(f" 'nonce-{nonce}'", "")
+        assert policy == ours
+        assert answer["content-security-policy"].count(f"'self' 'nonce-{nonce}'") == 2
+        assert answer["cache-control"] == "no-store"
+    assert len(seen) == 3
+    write(folder, "", "other")
+    assert "nonce" not in server.get("/other")["content-security-policy"]
+
+
 RULES: dict[str, dict[str, Any]] = {
     "a user": {"channels": {"orders": {"history": "users"}}},
     "a token": {"channels": {"orders": {"subscribe": "token"}}},
