@@ -164,6 +164,26 @@ class History:
         if not watched:
             self.release(name)
 
+    def expect(self, name: str) -> None:
+        """Hold a channel that a follower may be about to join, until `expect_no_more`."""
+        expected = self.room.expected
+        expected[name] = expected.get(name, 0) + 1
+        self._place(name)
+
+    def expect_no_more(self, name: str) -> None:
+        """The follower has joined the channel, or does not; one call for each of `expect`."""
+        expected = self.room.expected
+        expected[name] -= 1
+        if not expected[name]:
+            del expected[name]
+            self._place(name)
+            self.room.shrink()
+
+    def _place(self, name: str) -> None:
+        channel = self.channels.get(name)
+        if channel is not None:
+            self.room.place(channel, name in self._pinned)
+
     def release(self, name: str) -> None:
         """Note that nobody watches a channel; drop it if it never had a row and is not held."""
         channel = self.channels.get(name)

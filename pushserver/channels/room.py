@@ -26,9 +26,10 @@ class Room:
     """The kept channels by name, in the order in which they make room for others.
 
     A channel that nobody watches is *idle*: the least recently used one is forgotten first, with
-    its rows. A channel that is watched, pinned or in `lasting` (named in the configuration) is
-    *held*: it loses rows when no channel is idle. CANDIDATES of those with rows are taken in turn,
-    and the largest of them loses the older half, so small histories outlast large ones.
+    its rows. A channel that is watched, pinned, in `lasting` (named in the configuration) or in
+    `expected` (`History.expect`) is *held*: it loses rows when no channel is idle. CANDIDATES of
+    those with rows are taken in turn, and the largest of them loses the older half, so small
+    histories outlast large ones.
 
     `bytes` is the memory of all channels and rows, roughly. `on_evict` is called after each step
     with the channel, the number of its evicted rows and the setting; a forgotten channel is gone
@@ -50,6 +51,7 @@ class Room:
         self.on_evict: OnEvict = _ignore
         self.on_forget: Callable[[str], None] = _keep_on
         self.lasting = lasting
+        self.expected: dict[str, int] = {}
         # Ordered dicts: a plain one takes longer to find its first key the more are deleted.
         self._idle: OrderedDict[str, Channel] = OrderedDict()
         self._held: OrderedDict[str, Channel] = OrderedDict()
@@ -86,7 +88,7 @@ class Room:
     def place(self, channel: Channel, pinned: bool = False) -> None:
         """Note that the channel's watchers, pin or first row came or went; counts as a use."""
         name = channel.name
-        if channel.watched or pinned or name in self.lasting:
+        if channel.watched or pinned or name in self.lasting or name in self.expected:
             self._idle.pop(name, None)
             if len(channel):
                 self._held[name] = channel

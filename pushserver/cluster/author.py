@@ -35,6 +35,7 @@ from pushserver.cluster.messages import (
     Handled,
     Hello,
     Images,
+    Installed,
     Joined,
     Leave,
     Logged,
@@ -167,6 +168,8 @@ class FollowerLink:
         self._asks = Asks(author.node, self._peers, answer)
         self._bounds = author.bounds.link()
         self._channels: set[str] = set()
+        # By call: the channels that readers of the follower may be about to join.
+        self._expected: dict[int, list[str]] = {}
         self._process: ProcessLink | None = None
         self._is_lost = False
 
@@ -179,6 +182,8 @@ class FollowerLink:
         elif isinstance(message, Leave):
             for channel in message.channels:
                 self._leave(channel)
+        elif isinstance(message, Installed):
+            self._expect_no_more(message.call)
         elif isinstance(message, Counted):
             self._bounds.received(message)
         elif isinstance(message, Joined):
@@ -230,6 +235,8 @@ class FollowerLink:
             self._process.lost()
         for channel in tuple(self._channels):
             self._leave(channel)
+        for call in tuple(self._expected):
+            self._expect_no_more(call)
 
     def forget(self, channel: str, text: bytes) -> None:
         """Follow this channel no longer; `text` is the frame that says so."""
@@ -312,10 +319,17 @@ class FollowerLink:
 
     def _send_images(self, call: int, points: Sequence[Point]) -> None:
         history, now = self._node.history, self._node.monotonic()
+        self._expected[call] = [point.channel for point in points]
+        for channel in self._expected[call]:
+            history.expect(channel)
         *parts, last = split(image_of(history, point, now) for point in points)
         for part in parts:
             self._answer(frame(Images(call, history.epoch, history.seq, part, more=True)))
         self._answer(frame(Images(call, history.epoch, history.seq, last)))
+
+    def _expect_no_more(self, call: int) -> None:
+        for channel in self._expected.pop(call, ()):
+            self._node.history.expect_no_more(channel)
 
     async def _publish(self, message: Publish) -> None:
         try:

@@ -110,6 +110,12 @@ class Leave(Message, frozen=True, tag=2):
     channels: list[str]
 
 
+class Installed(Message, frozen=True, tag=17):
+    """The images of the answer to this call are here, and their readers have joined."""
+
+    call: int
+
+
 class Publish(Message, frozen=True, tag=3):
     """Append a draft; the answer is `Published`. Its key is as it is remembered."""
 
@@ -415,6 +421,7 @@ FromFollower = (
     | Attach
     | Follow
     | Leave
+    | Installed
     | Publish
     | Clear
     | Entered

@@ -28,6 +28,7 @@ from pushserver.cluster.messages import (
     Handled,
     Hello,
     Images,
+    Installed,
     Leave,
     Measured,
     Outdated,
@@ -147,6 +148,7 @@ class Uplink:
         else:
             self.follower.resume(images)
             self.attached()
+        self.calls.tell(Installed(last.call))
 
     def _refused(self, version: str) -> None:
         """The author ignores this process: go on as without a link."""

@@ -16,7 +16,7 @@ from pushserver.cluster import calls, image_parts
 from pushserver.cluster.messages import AskEvent, Follow, Message, Publish, Request, Spread, frame
 from pushserver.errors import LimitExceeded, Unavailable
 from pushserver.hub.follower import MAX_IDLE_SECONDS, Point
-from tests.unit.fakes.cluster import Cluster, Edge, result
+from tests.unit.fakes.cluster import Cluster, Edge, result, run
 from tests.unit.fakes.tools import Client, Time, Watcher, drive, make_broker, publish
 from tests.unit.fakes.web import Trouble
 
@@ -424,6 +424,45 @@ def test_channels_of_gone_readers_make_room_for_others_at_once(cluster: Cluster)
     assert set(edge.node.history.channels) == {"numbers"}
     assert watched.offsets == [1]
     assert watched.gaps == []
+
+
+def test_channel_whose_reader_is_about_to_join_makes_no_room_for_others(cluster: Cluster) -> None:
+    author, edge = cluster.node, cluster.edges[0]
+    author.history.room.most_channels = 2
+    publish(author)
+    watcher = Watcher()
+    run(edge.node.hub.subscribe(watcher, "numbers", None, 0))
+    assert edge.link is not None
+    edge.link.bring_up()
+    for channel in ("a", "b"):
+        publish(author, channel)
+    edge.link.bring_down()
+    for channel in ("c", "d"):
+        publish(author, channel)
+    cluster.settle()
+    assert set(author.history.channels) == {"numbers", "d"}
+    publish(author)
+    cluster.settle()
+    assert (watcher.offsets, watcher.gaps) == ([2], [])
+    edge.node.hub.unsubscribe(watcher, "numbers")
+    cluster.settle()
+    for channel in ("e", "f"):
+        publish(author, channel)
+    assert set(author.history.channels) == {"e", "f"}
+
+
+def test_channel_of_a_reader_whose_process_dies_makes_room_for_others(cluster: Cluster) -> None:
+    author, edge = cluster.node, cluster.edges[0]
+    author.history.room.most_channels = 1
+    publish(author)
+    call = Deferred.fromCoroutine(edge.node.hub.subscribe(Watcher(), "numbers", None, 0))
+    call.addErrback(lambda failure: failure.trap(Unavailable))
+    assert edge.link is not None
+    edge.link.bring_up()
+    edge.cut()
+    publish(author, "b")
+    assert set(author.history.channels) == {"b"}
+    assert author.history.room.expected == {}
 
 
 def test_reader_that_comes_while_its_channel_makes_room_is_told(cluster: Cluster) -> None:
