@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from twisted.web.server import Request
@@ -19,7 +20,9 @@ from pushserver.web.resource import answer_json
 MOST = 1_000
 """The most channels in one list."""
 RATE_SECONDS = 60.0
-"""The time in which `last_minute` counts."""
+"""The time in which `last_minute` and `minute` count."""
+MOST_SLICES = 60
+"""The most parts of the last minute that are counted."""
 
 
 def readable_channels(request: Request, gate: Gate) -> Patterns:
@@ -46,10 +49,12 @@ def channel_list(request: Request, node: Node, readable: Patterns) -> bytes:
     """`{"channels": [...], "total"}`: those with the newest events first, `limit=` (1,000) at most.
 
     `q=` selects names that contain a text, in any case. `total` is the number of all that match.
+    With `slices=N` each has `minute`, the counts in that many equal parts of the last minute.
     Channels that are not `readable` are left out.
     """
     text = request.args.get(b"q", [b""])[-1].decode("utf-8", "replace").lower()
     limit = number(request, "limit", MOST)
+    slices = number(request, "slices", MOST_SLICES) or 0
     watchers, channels = node.hub.channels(), node.history.channels
     # One pass, and no function for each name: a server may have 100,000 channels.
     found = [
@@ -63,16 +68,19 @@ def channel_list(request: Request, node: Node, readable: Patterns) -> bytes:
     if "*" not in readable.texts:
         found = [each for each in found if each[1] in readable]
     first = heapq.nsmallest(MOST if limit is None else limit, found)
-    rows = [row(node, name, watchers) for _, name in first]
+    rows = [row(node, name, watchers, slices) for _, name in first]
     return answer_json(request, {"channels": rows, "total": len(found)})
 
 
-def row(node: Node, name: str, watchers: Mapping[str, int]) -> dict[str, Any]:
+def row(node: Node, name: str, watchers: Mapping[str, int], slices: int = 0) -> dict[str, Any]:
     """One channel: `last` is the event and Unix time of its newest retained publication, or null.
 
-    `last_minute` counts the retained publications of the last minute.
+    `last_minute` counts the retained publications of the last minute, and `minute` those in each
+    of `slices` parts of it, the oldest first.
     """
     channel: Channel = node.history.peek(name)
+    begin = node.clock() - RATE_SECONDS
+    more = {"minute": _minute(channel, begin, slices)} if slices else {}
     last = [{"event": each.event, "time": round(each.time, 3)} for each in channel.last(1)]
     return {
         "channel": name,
@@ -80,5 +88,12 @@ def row(node: Node, name: str, watchers: Mapping[str, int]) -> dict[str, Any]:
         "offset": channel.top,
         "watchers": watchers.get(name, 0),
         "last": last[0] if last else None,
-        "last_minute": channel.count_since(node.clock() - RATE_SECONDS),
+        "last_minute": channel.count_since(begin),
+        **more,
     }
+
+
+def _minute(channel: Channel, begin: float, slices: int) -> list[int]:
+    """The retained publications in each of these parts of a minute that begins at this time."""
+    since = [channel.count_since(begin + RATE_SECONDS * n / slices) for n in range(slices)]
+    return [count - later for count, later in pairwise((*since, 0))]

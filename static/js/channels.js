@@ -1,11 +1,15 @@
 // The list of all channels. It asks for the list every two seconds while the page is visible.
 
+import { Bars } from "./bars.js";
 import { element, setText } from "./dom.js";
 import { askServer, Keeper, Login } from "./login.js";
 import "./names.js";
 import { ago, fullTime } from "./times.js";
 
 const PERIOD = 2_000;
+const SLICES = 12; // of the last minute
+
+const bars = new WeakMap(); // by row
 
 const table = document.getElementById("channels");
 const body = table.tBodies[0];
@@ -19,8 +23,11 @@ function makeRow(name) {
   const link = element("a", "", name);
   link.href = `${table.dataset.root}/channels/${encodeURIComponent(name)}`;
   head.append(link);
-  row.append(head, element("td", "last"));
-  for (let count = 0; count < 3; count += 1) row.append(element("td", "number"));
+  const minute = element("td", "number minute");
+  bars.set(row, new Bars());
+  minute.append(bars.get(row).element, element("span", "count"));
+  row.append(head, element("td", "last"), minute);
+  for (let count = 0; count < 2; count += 1) row.append(element("td", "number"));
   row.dataset.channel = name;
   return row;
 }
@@ -30,7 +37,8 @@ function fill(row, channel, now) {
   const at = channel.last && channel.last.time * 1000;
   setText(last, channel.last ? `${channel.last.event}, ${ago(Math.max(0, now - at))}` : "–");
   last.title = channel.last ? fullTime(at) : "";
-  setText(minute, channel.last_minute.toLocaleString("en"));
+  setText(minute.lastChild, channel.last_minute.toLocaleString("en"));
+  bars.get(row).show(channel.minute ?? []);
   setText(retained, channel.retained.toLocaleString("en"));
   setText(watching, channel.watchers.toLocaleString("en"));
 }
@@ -57,7 +65,7 @@ function show({ channels, total }) {
 
 const root = new URL(`${table.dataset.root}/`, window.location.href).href;
 const keeper = new Keeper(root);
-const ask = (value) => askServer(`${root}channels/`, value);
+const ask = (value) => askServer(`${root}channels/?slices=${SLICES}`, value);
 const byId = (id) => document.getElementById(id);
 const login = byId("login") && new Login(byId, keeper, { ask, onChange });
 let refused = false; // not asked again, since the server logs each refusal

@@ -745,7 +745,8 @@ class TestTheListOfChannels:
         now = EIGHT_O_CLOCK_MS / 1000
         last = {"event": "measured", "time": now - 5}
         site.channels = [
-            listed("numbers", retained=12_345, watchers=2, last=last, last_minute=30),
+            listed("numbers", retained=12_345, watchers=2, last=last, last_minute=30)
+            | {"minute": [0, 100, 400, 1]},
             listed("chat:lobby", watchers=1),
         ]
         page = site.open("")
@@ -757,6 +758,9 @@ class TestTheListOfChannels:
             ["numbers", "measured, 5 s ago", "30", "12,345", "2"]
         )
         expect(rows.last.locator("th, td")).to_have_text(["chat:lobby", "–", "0", "0", "1"])
+        heights = "bars => bars.map(bar => Number(bar.getAttribute('height')))"
+        assert rows.first.locator(".bars rect").evaluate_all(heights) == [1, 5, 20, 2]
+        assert rows.last.locator(".bars rect").count() == 0
         expect(page.locator("#channels-state")).to_have_text("2 channels")
         site.channels = [listed("new"), site.channels[0] | {"retained": 12_346}]
         page.clock.run_for(2_000)

@@ -51,6 +51,19 @@ def test_last_minute_is_counted() -> None:
         now[0] = at
         server.publish("numbers")
     assert channels(server)[0]["last_minute"] == 3
+    assert "minute" not in channels(server)[0]
+    assert channels(server, "?slices=4")[0]["minute"] == [1, 0, 1, 1]
+    assert channels(server, "?slices=1")[0]["minute"] == [3]
+    assert channels(server, "?slices=60")[0]["minute"][-1] == 1
+    now[0] = 2_000.0
+    assert channels(server, "?slices=2")[0]["minute"] == [0, 0]
+
+
+@pytest.mark.parametrize("slices", ["61", "-1", "x"])
+def test_slices_are_a_whole_number_up_to_60(server: Server, slices: str) -> None:
+    answer = server.get(f"/channels/?slices={slices}", accept="application/json")
+    assert answer.status == 400
+    assert b"expected a whole number from 0 to 60" in answer.body
 
 
 def test_newest_channels_are_first_and_watched_ones_without_events_last(server: Server) -> None:
