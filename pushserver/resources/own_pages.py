@@ -123,10 +123,10 @@ class OwnPage(LeafResource):
     def _render(self, request: Request, reading: Reading) -> bytes | int:
         values = {**reading.names(), "root": "/".join([".."] * depth(request)) or "."}
         html = self._context.render(self._template, values)
-        if reading.cursor:
-            request.setHeader(CURSOR, reading.cursor.encode())
-        if reading.nonce:
-            _permit(request, reading.nonce)
+        if reading.position:
+            request.setHeader(CURSOR, reading.position.encode())
+        if reading.own_nonce:
+            _permit(request, reading.own_nonce)
         if not reading.is_personal:
             return answer_page(request, Document(html))
         # As a history. Not compressed: a published text beside a secret may be a guess (BREACH).
@@ -168,13 +168,13 @@ class Recent:
 class Reading:
     """What the template of one page reads, with the rights of the viewer.
 
-    `cursor`: the position of the page, if it has read a channel. `nonce`: that of its own scripts
+    `position`: the cursor of the page, if it has read a channel. `own_nonce`: that of its scripts
     and styles, if it has asked for one.
     """
 
     def __init__(self, context: PageContext, identity: Identity):
-        self.cursor = ""
-        self.nonce = ""
+        self.position = ""
+        self.own_nonce = ""
         self._context = context
         self._identity = identity
         self._is_personal = bool(identity.user)
@@ -191,14 +191,18 @@ class Reading:
         # A page that waited for its channels is rendered again, from the beginning.
         self._bytes = 0
         return {
-            "cursor": lambda channel: self._read(channel, 0).cursor,
-            "last": self._read,
-            "nonce": self._nonce,
-            "token": self._token,
+            "cursor": self.cursor,
+            "last": self.last,
+            "nonce": self.nonce,
+            "token": self.token,
             "user": self._identity.user,
         }
 
-    def _read(self, channel: str, count: int = 10) -> Recent:
+    def cursor(self, channel: str) -> str:
+        """The cursor behind the newest publication; empty if the viewer may not read."""
+        return self.last(channel, 0).cursor
+
+    def last(self, channel: str, count: int = 10) -> Recent:
         """The newest publications of a channel; see `Recent`."""
         node = self._context.node
         most = node.limits.read_limit
@@ -215,17 +219,17 @@ class Reading:
         self._bytes += sum(len(row.data) for row in rows)
         if self._bytes > MOST_BYTES:
             raise TooMuch(f"more than {MOST_BYTES} bytes of publications")
-        self.cursor = str(Cursor(log.epoch, log.seq))
+        self.position = str(Cursor(log.epoch, log.seq))
         state = log.peek(channel)
         position = {"epoch": state.epoch, "offset": state.top}
-        return Recent(tuple(map(PublicationView.of, rows)), self.cursor, position)
+        return Recent(tuple(map(PublicationView.of, rows)), self.position, position)
 
-    def _nonce(self) -> str:
+    def nonce(self) -> str:
         """A text for the attribute `nonce` of a script or style, another one for each answer."""
         # Else a browser, or a proxy, could keep the page, whose nonce would be known.
         self._is_personal = True
-        self.nonce = self.nonce or token_urlsafe(16)
-        return self.nonce
+        self.own_nonce = self.own_nonce or token_urlsafe(16)
+        return self.own_nonce
 
     def _load(self, channel: str) -> None:
         """Have the channel in the history, or raise Pending."""
@@ -238,7 +242,7 @@ class Reading:
         if loading is not None:
             raise Pending(loading)
 
-    def _token(self, *channels: str, seconds: float = TOKEN_SECONDS) -> str:
+    def token(self, *channels: str, seconds: float = TOKEN_SECONDS) -> str:
         """A token with which a client is the viewer, in those of the channels that it may read.
 
         Empty for a viewer without a user, who needs none. It ends with the credentials of the

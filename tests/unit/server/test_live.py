@@ -17,7 +17,15 @@ from pushserver.auth.token_keys import key_of_jwk
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
 from pushserver.config.loader import load
-from pushserver.config.settings import Auth, Config, KeySettings, Source, TokenKeySettings
+from pushserver.config.settings import (
+    Auth,
+    Config,
+    KeySettings,
+    Page,
+    Source,
+    TokenKeySettings,
+)
+from pushserver.config.settings import Server as ServerConfig
 from pushserver.errors import InvalidConfig, StartFailed, Unavailable
 from pushserver.server import live as live_module
 from pushserver.server import systemd
@@ -31,7 +39,7 @@ from tests.unit.fakes.socketio import IoClient
 from tests.unit.fakes.source_tools import Script
 from tests.unit.fakes.tokens import SECRET, jwk, of_user, token
 from tests.unit.fakes.tools import Client
-from tests.unit.fakes.web import Log, Server, Socket, Trouble
+from tests.unit.fakes.web import BROWSER, Log, Server, Socket, Trouble
 from tests.unit.resources.test_polling import Poller
 
 KEYS = Auth(api_keys=["the first key"])
@@ -305,6 +313,30 @@ class TestOfAccess:
         server = Reloaded()
         server.reload("[server]\nfront_channel = 'another'")
         assert b"another" in server.get("/", accept="text/html").body
+
+
+class TestOfTheLook:
+    def test_templates_files_and_colours_count_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "pages").mkdir()
+        (tmp_path / "pages" / "about.html").write_text("{{ site }}")
+        (tmp_path / "error.html").write_text("own")
+        (tmp_path / "own.js").write_text("own()")
+        server = Reloaded()
+        server.send_files(monkeypatch)
+        assert server.get("/about", accept=BROWSER).body != b"own"
+        look = ServerConfig(templates=str(tmp_path), static=str(tmp_path))
+        server.reload(server=look, page=Page("Ours", "#b45309"))
+        assert server.get("/about").body == b"Ours"
+        assert server.get("/nothing", accept=BROWSER).body == b"own"
+        assert server.get("/static/own.js").body == b"own()"
+        assert b"page-colours.css" in server.get("/", accept=BROWSER).body
+        assert server.get("/static/page-colours.css").status == 200
+        server.reload()
+        assert server.get("/about").status == 404
+        assert server.get("/static/own.js").status == 404
+        assert server.get("/static/page-colours.css").status == 404
 
 
 class TestOfLimits:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from twisted.internet.address import UNIXAddress
 
+from pushserver.config.colours import page_style
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Auth, Config, Page
+from pushserver.config.settings import Server as ServerConfig
 from tests.unit.fakes.processes import Processes
 from tests.unit.fakes.web import (
     BROWSER,
@@ -505,3 +507,26 @@ def lines(line: Line) -> list[Any]:
         for text in text.split(b"\n")
         if text.startswith(b"{")
     ]
+
+
+def test_the_look_of_the_user_is_that_of_all_processes(tmp_path: Path) -> None:
+    templates, static = tmp_path / "templates", tmp_path / "static"
+    (templates / "pages").mkdir(parents=True)
+    static.mkdir()
+    (templates / "error.html").write_text("own {{ status }}")
+    (templates / "pages" / "about.html").write_text("{{ last('numbers')|length }} {{ root }}")
+    (static / "app.css").write_text("/* own */")
+    look = ServerConfig(templates=str(templates), static=str(static))
+    accent = Page(accent="#b45309")
+    processes = Processes(tmp_path, config=Config(server=look, page=accent))
+    processes.main.publish()
+    processes.settle()
+    assert same(processes, "/about").body == b"1 ."
+    refused = same(processes, "/events", accept=BROWSER)
+    assert (refused.status, refused.body) == (400, b"own 400")
+    (worker,) = processes.workers
+    colours = len(page_style(accent))
+    for path, length in (("app.css", len("/* own */")), ("page-colours.css", colours)):
+        assert same(processes, f"/static/{path}", "HEAD")["content-length"] == str(length)
+        # Without the main process.
+        assert worker.get(f"/static/{path}", "HEAD").status == 200

@@ -28,8 +28,8 @@ FORM = "application/x-www-form-urlencoded"
 class Guest(Server):
     """A server at a path of another site."""
 
-    def __init__(self, path: str, pages: str = ""):
-        section = ServerSection(allowed_origins=[APP], pages=pages)
+    def __init__(self, path: str, pages: str = "", templates: str = ""):
+        section = ServerSection(allowed_origins=[APP], pages=pages, templates=templates)
         super().__init__(config=Config(auth=Auth([KEY], local_without_key=True), server=section))
         self.path = path
         *above, name = path.encode().split(b"/")[1:] or [b""]
@@ -133,6 +133,18 @@ class TestPageOfTheUser:
         assert missing.status == 404
         for link in links(missing.body, f"{guest.path}/help/nothing"):
             assert guest.get(link).status == 200, link
+
+    @pytest.mark.parametrize("path", PATHS, ids=lambda path: path or "at the root")
+    def test_by_a_template_knows_the_way_to_the_root(self, path: str, tmp_path: Path) -> None:
+        for name in ("about", "help/index", "help/more"):
+            file = tmp_path / "pages" / f"{name}.html"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("{{ root }}")
+        guest = Guest(path, templates=str(tmp_path))
+        for name, root in (("about", b"."), ("help/", b".."), ("help/more", b"..")):
+            answer = guest.get(f"{path}/{name}")
+            assert answer.body == root
+            assert "default-src 'none'" in answer["content-security-policy"]
 
 
 class TestAfterTheStop:
