@@ -110,8 +110,8 @@ that it cost when only single requests took that path (2026-11-29, three pairs: 
 A connect of a raw stream, in a storm of 6,000, costs 0.62 times the CPU time that it cost when
 Autobahn did the handshake, and a connect and subscribe of the Centrifuge protocol 0.71 times
 (2026-11-29, five pairs of storms on a busy machine: 317 and 507 µs, 387 and 542 µs). One of 10,000
-raw streams that connect costs 0.67 times the CPU time that it cost in version 0.1.1 (2026-11-29,
-five pairs on a busy machine: 269 and 375 µs).
+raw streams that connect costs 0.67 times the CPU time that it cost with fc4bedc of 2026-11-28
+(2026-11-29, five pairs on a busy machine: 269 and 375 µs).
 """
 
 
