@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,6 +22,7 @@ from pushserver.redis.problems import SILENT, STARTING, Problem
 from pushserver.redis.registry import Registry
 from pushserver.redis.rows import Ordered
 from pushserver.redis.scripts import Bounds
+from pushserver.redis.state import State
 from pushserver.redis.tail import Tail
 from pushserver.redis.upkeep import Upkeep
 from pushserver.redis.writer import Writer
@@ -37,26 +37,6 @@ REASONS = 10
 """The lines about one outage: one for each reason."""
 PAUSE_SECONDS = 0.01
 """The pause before the next entry, while the fan-out has no room."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """`attached`: publications are accepted, and readers get them.
-
-    `lag` is the number of publications that had not arrived at the last check. `deaf_since` is the
-    time at which the node ceased to be attached, by the steady clock; `reason` says why, and
-    `problem` says it to everybody, or why Redis refuses publications at present. `losses`: how
-    often it ceased to be. `entries_read`: the publications that came, also those of channels that
-    nobody here watches.
-    """
-
-    attached: bool
-    lag: int
-    deaf_since: float | None
-    reason: str
-    problem: str
-    losses: int
-    entries_read: int
 
 
 class RedisLog:

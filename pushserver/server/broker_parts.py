@@ -27,8 +27,9 @@ from pushserver.errors import StartFailed
 from pushserver.hub.follower import Follower
 from pushserver.hub.metrics import Metrics
 from pushserver.redis.keys import Keys
-from pushserver.redis.log import RedisLog, State
+from pushserver.redis.log import RedisLog
 from pushserver.redis.scripts import Bounds
+from pushserver.redis.state import State
 from pushserver.sessions.node import Node
 from pushserver.sessions.orders import Order, carry_out, decode, encode
 from pushserver.store.source_memory import SourceMemory

@@ -35,7 +35,6 @@ from pushserver.resources.fragments import Fragments
 from pushserver.resources.pages import Pages
 from pushserver.resources.template_failures import TemplateFailures
 from pushserver.server.bounds import make_bounds
-from pushserver.server.broker_parts import BrokerParts
 from pushserver.server.collector import ServerCollector
 from pushserver.server.facts import ServerFacts
 from pushserver.server.follower_parts import make_follower_parts
@@ -118,6 +117,9 @@ def build(
     if following is not None:
         broker = following.follower
     elif config.broker.url:
+        # Imported here: with its client of Redis it takes long.
+        from pushserver.server.broker_parts import BrokerParts
+
         redis = BrokerParts(config, history, reactor, monotonic, memory)
         broker = redis.follower
     else:

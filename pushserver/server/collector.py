@@ -26,7 +26,7 @@ from pushserver import __version__
 from pushserver.cluster.measures import Measure, Measures
 from pushserver.diagnosis.facts import State
 from pushserver.hub.metrics import SECONDS, Histogram, Metrics, by_kind, open_by_kind
-from pushserver.redis.log import State as BrokerState
+from pushserver.redis.state import State as BrokerState
 from pushserver.sessions.node import Node
 from pushserver.sources.engine.runner import STATES, Status
 from pushserver.store.service import Storage

@@ -19,7 +19,7 @@ from pushserver.cluster.measures import Measure
 from pushserver.config.settings import Config, Source
 from pushserver.diagnosis.facts import WorkerState
 from pushserver.hub.metrics import Histogram, Metrics
-from pushserver.redis.log import State
+from pushserver.redis.state import State
 from pushserver.server.build import build
 from pushserver.server.collector import ServerCollector
 from pushserver.server.epoll_limit import LongestTurn
