@@ -59,7 +59,7 @@ from pushserver.hub.follower import Point, image_of
 from pushserver.sessions.node import Node
 from pushserver.usercode.pause import pause
 
-LOAD_SECONDS, AGAIN_SECONDS = 5.0, 0.1
+LOAD_SECONDS, AGAIN_SECONDS = 15.0, 0.1
 """A main process that was started again waits for so long for a log that is elsewhere."""
 
 

@@ -448,6 +448,25 @@ class TestRedisThatCannotBeUsed:
         assert node.is_ready()
 
 
+def test_slow_redis_is_waited_for(group: Group) -> None:
+    node = group.start()
+    group.redis.connection("CLIENT", "PAUSE", 1_000, "ALL")
+    assert publish(node, "a", 1)["offset"] == 1
+    assert "pushserver_broker_losses_total 0.0" in node.get("metrics").text
+
+
+def test_entry_of_another_program_in_the_log_is_told(group: Group) -> None:
+    node = group.start()
+    with dial(node, "channels/a") as socket:
+        frame(socket)
+        publish(node, "a", 1)
+        group.redis.connection("XADD", "{ps0}:log", "*", "hello", "world")
+        assert closed_with(socket).code == 1013
+    wait_until(node.is_ready)
+    publish(node, "a", 2)
+    assert "no connection to Redis at" in node.log
+
+
 def test_reload_while_redis_is_away(group: Group) -> None:
     node = group.start()
     group.redis.kill()
