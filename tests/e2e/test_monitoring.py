@@ -160,6 +160,7 @@ SERIES = {
     'pushserver_handler_failures_total{%s,handler="job"}': ("0x36 1x4", "0x40"),
     'pushserver_template_failures_total{%s,template="row.html"}': ("0x36 1x4", "0x40"),
     'pushserver_worker_restarts_total{%s,worker="2"}': ("0x30 1+1x9", "0x30 1x9"),
+    "pushserver_broker_attached{%s}": ("0x40", "1x40"),
 }
 """The values of 40 minutes for each alert: of an instance in trouble, and of another."""
 SUM = {"instance": "bad"}
@@ -178,6 +179,7 @@ ALERTS = {
     "PushserverHandlersFail": {**OWN, "handler": "job"},
     "PushserverTemplatesFail": {**OWN, "template": "row.html"},
     "PushserverWorkerDies": {**OWN, "worker": "2"},
+    "PushserverBrokerAway": OWN,
 }
 """The labels with which each fires."""
 
