@@ -21,7 +21,8 @@ from zope.interface import implementer
 
 from pushserver.errors import StartFailed
 from pushserver.server.certificates import Certificate
-from pushserver.server.port_owner import free_port, owner
+from pushserver.server.port_owner import free_port, left_worker, owner
+from pushserver.server.workers.control import ALONE_SECONDS
 from pushserver.server.workers.holding import BACKLOG, HeldPort, descriptor_of
 from pushserver.usercode.fork import close_in_forks
 from pushserver.usercode.once import Once
@@ -188,10 +189,13 @@ def _tcp_problem(error: CannotListenError, setting: str) -> str:
     host, port, reason = error.interface or "0.0.0.0", error.port, error.socketError
     number = getattr(reason, "errno", None)
     if number == errno.EADDRINUSE:
-        by, free = owner(port), free_port(port, host)
+        by, left, free = owner(port), left_worker(port), free_port(port, host)
         used = f"the port is in use by {by}" if by else "the port is in use"
-        remedy = f": {setting.format(port=free)}" if free else ""
-        return f"{used}; end that, or choose another port{remedy}"
+        remedy, what = f": {setting.format(port=free)}" if free else "", "end that"
+        if left is not None:
+            used = f"the port is in use by a worker of a server that died (process {left})"
+            what = f"it ends by itself within {ALONE_SECONDS:g} s: try again then"
+        return f"{used}; {what}, or choose another port{remedy}"
     if number == errno.EACCES:
         remedy = "CAP_NET_BIND_SERVICE or a socket of systemd, or choose another: "
         remedy += setting.format(port=8080)

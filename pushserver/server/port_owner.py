@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pushserver.errors import escaped
+from pushserver.server.workers.process import MODULE
 
 _LISTENS = "0A"
 """The state TCP_LISTEN in /proc/net/tcp."""
@@ -16,15 +17,23 @@ _LISTENS = "0A"
 
 def owner(port: int, proc: Path = Path("/proc")) -> str:
     """`PROGRAM (process PID)`; empty if it cannot be known, as for another user's process."""
-    wanted = {f"socket:[{inode}]" for inode in _inodes(port, proc)}
-    if not wanted:
-        return ""
-    for folder in proc.glob("[0-9]*"):
-        # A process may end meanwhile, or belong to another user.
-        with suppress(OSError):
-            if any(_link(file) in wanted for file in (folder / "fd").iterdir()):
-                return f"{_program(folder)} (process {folder.name})"
+    # A process may end meanwhile.
+    with suppress(OSError):
+        for folder in _owners(port, proc):
+            return f"{_program(folder)} (process {folder.name})"
     return ""
+
+
+def left_worker(port: int, proc: Path = Path("/proc")) -> int | None:
+    """A process that listens on the port, if it is a worker of a server that died; else None.
+
+    The main process of a server has the sockets of its workers too.
+    """
+    with suppress(OSError):
+        owners = list(_owners(port, proc))
+        if owners and all(MODULE in _words(folder) for folder in owners):
+            return int(owners[0].name)
+    return None
 
 
 def free_port(above: int, host: str) -> int | None:
@@ -37,6 +46,16 @@ def free_port(above: int, host: str) -> int | None:
                 probe.bind((host, port))
                 return port
     return None
+
+
+def _owners(port: int, proc: Path) -> Iterator[Path]:
+    """The folders of the processes that have a listening socket of this port."""
+    wanted = {f"socket:[{inode}]" for inode in _inodes(port, proc)}
+    for folder in proc.glob("[0-9]*") if wanted else ():
+        # A process may end meanwhile, or belong to another user.
+        with suppress(OSError):
+            if any(_link(file) in wanted for file in (folder / "fd").iterdir()):
+                yield folder
 
 
 def _inodes(port: int, proc: Path) -> Iterator[str]:
@@ -54,9 +73,13 @@ def _link(file: Path) -> str:
     return ""
 
 
+def _words(folder: Path) -> list[str]:
+    return (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+
+
 def _program(folder: Path) -> str:
     """The name of the program, and of the script that it runs; arguments may be secret."""
-    words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    words = _words(folder)
     names = [os.path.basename(words[0])]
     if words[1:2] == ["-m"]:
         names += words[1:3]

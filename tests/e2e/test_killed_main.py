@@ -110,6 +110,19 @@ def test_main_process_that_stops_for_a_moment_is_noticed_by_nobody(
         assert attempts
 
 
+def test_next_server_waits_for_workers_that_it_cannot_keep(
+    tmp_path: Path, crews: list[Crew]
+) -> None:
+    crew = Crew(tmp_path, MEMORY, times="ALONE_SECONDS=5")
+    crews.append(crew)
+    crew.server.start()
+    before = set(crew.workers().values())
+    crew.server.kill()
+    crew.server.start()
+    assert not before & set(crew.workers().values())
+    assert crew.checks() == (200, "ok")
+
+
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_workers_without_a_main_process_close_their_clients_and_end(
     tmp_path: Path, crews: list[Crew], number: signal.Signals

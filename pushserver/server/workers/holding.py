@@ -6,6 +6,8 @@ that wait there, and its successor accepts them.
 
 from __future__ import annotations
 
+import errno
+import select
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,12 +18,19 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.logger import Logger
 from zope.interface import implementer
 
+from pushserver.server.port_owner import left_worker
+from pushserver.server.workers import control
 from pushserver.usercode.fork import close_in_forks
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn."""
+
+STEP_SECONDS = 0.2
+LATE_SECONDS = 5.0
+"""The time that a worker may take to end, after the one that it waits for a main process."""
 
 
 class Holding:
@@ -32,6 +41,8 @@ class Holding:
     that the workers of an earlier main process still have, by the number of the worker; a worker
     that has other ones than those of the ports does not fit.
     """
+
+    _log = Logger()
 
     def __init__(
         self, reactor: Any, workers: int, left: Mapping[int, Sequence[socket.socket]] | None = None
@@ -61,7 +72,7 @@ class Holding:
             if found:
                 address = next(iter(found.values())).getsockname()
             for number in range(1, self.workers + 1):
-                one = found.pop(number, None) or _bind(family, address, bool(opened or found))
+                one = found.pop(number, None) or self._bind(family, address, bool(opened or found))
                 opened.append(one)
                 address = one.getsockname()
             for one in opened:
@@ -74,6 +85,31 @@ class Holding:
             # Of a worker that is one too many.
             one.close()
         return HeldPort(opened)
+
+    def _bind(self, family: int, address: Any, shares: bool) -> socket.socket:
+        """As `_bind`, after the end of the workers of a server that died, if they have the port.
+
+        They were left without a folder in which this process could have found them. This runs
+        before the reactor.
+        """
+        for step in range(round((control.ALONE_SECONDS + LATE_SECONDS) / STEP_SECONDS)):
+            try:
+                return _bind(family, address, shares)
+            except OSError as error:
+                worker = left_worker(address[1]) if error.errno == errno.EADDRINUSE else None
+                if worker is None:
+                    raise
+                if not step:
+                    self._log.warn(
+                        "port {port} is in use by a worker of a server that died (process {pid}),"
+                        " which ends by itself within {seconds:g} s: waiting for that",
+                        port=address[1],
+                        pid=worker,
+                        seconds=control.ALONE_SECONDS,
+                        event_name="port_awaited",
+                    )
+            select.select([], [], [], STEP_SECONDS)
+        return _bind(family, address, shares)
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> HeldPort:
         """As `IReactorSocket.adoptStreamPort`, for all workers."""

@@ -105,6 +105,14 @@ def test_message_has_the_reason_and_a_remedy(
     assert "\n" not in message
 
 
+def test_message_tells_of_a_worker_of_a_server_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "left_worker", lambda port: 7)
+    listener, _ = make(CannotListenError("127.0.0.1", 1, OSError(errno.EADDRINUSE, "No")))
+    text = r"a worker of a server that died \(process 7\); it ends by itself within 10 s"
+    with pytest.raises(StartFailed, match=text):
+        listener.privilegedStartService()
+
+
 def test_message_of_a_busy_port_names_its_program() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         error = CannotListenError(

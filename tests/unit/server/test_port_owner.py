@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pushserver.server.port_owner import free_port, owner
+from pushserver.server.port_owner import free_port, left_worker, owner
+from pushserver.server.workers.process import MODULE
 
 
 @pytest.fixture
@@ -41,6 +42,16 @@ def test_owner_is_the_program_without_its_arguments(
 ) -> None:
     (proc / "7" / "cmdline").write_bytes("\0".join([*words, ""]).encode())
     assert owner(8080, proc) == f"{name} (process 7)"
+
+
+def test_worker_is_left_if_no_main_process_has_its_port(proc: Path) -> None:
+    assert left_worker(8080, proc) is None
+    words = ["python3", "-P", "-m", MODULE, "1", ""]
+    (proc / "7" / "cmdline").write_bytes("\0".join(words).encode())
+    assert left_worker(8080, proc) == 7
+    (proc / "8" / "fd" / "4").symlink_to("socket:[111]")
+    assert left_worker(8080, proc) is None
+    assert left_worker(8081, proc) is None
 
 
 def test_owner_of_a_port_without_listener_is_unknown(proc: Path) -> None:

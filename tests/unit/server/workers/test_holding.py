@@ -19,7 +19,10 @@ from twisted.internet.testing import MemoryReactorClock
 from pushserver.errors import StartFailed
 from pushserver.server.inherited import Inherited, inherited
 from pushserver.server.ports import Ports
-from pushserver.server.workers.holding import Holding
+from pushserver.server.workers import holding as holding_module
+from pushserver.server.workers.control import ALONE_SECONDS
+from pushserver.server.workers.holding import LATE_SECONDS, Holding
+from tests.unit.fakes.web import Trouble
 
 SITE: Any = Factory()
 
@@ -52,6 +55,48 @@ def sockets_of(ports: Ports, workers: int = 2) -> list[socket.socket]:
 def socket_of(ports: Ports, worker: int) -> socket.socket:
     (descriptor,) = ports.passed_to(worker)[0][1]
     return socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
+
+
+def test_start_waits_for_the_end_of_workers_of_a_server_that_died(
+    monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as left:
+        port, asked = left.getsockname()[1], []
+
+        def left_worker(port: int) -> int:
+            asked.append(port)
+            if len(asked) == 3:
+                left.close()
+            return 7
+
+        monkeypatch.setattr(holding_module, "left_worker", left_worker)
+        monkeypatch.setattr(holding_module, "STEP_SECONDS", 0.01)
+        with held(f"tcp:{port}:interface=127.0.0.1") as ports:
+            assert ports.urls() == [f"http://127.0.0.1:{port}/"]
+    assert asked == [port] * 3
+    (line,) = trouble.take()
+    assert f"port {port} is in use by a worker of a server that died (process 7)" in line
+
+
+def test_start_waits_for_no_other_program(trouble: Trouble) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        text = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+        with pytest.raises(StartFailed, match="in use"), held(text):
+            pass
+
+
+def test_start_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch, trouble: Trouble) -> None:
+    monkeypatch.setattr(holding_module, "left_worker", lambda port: 7)
+    monkeypatch.setattr(holding_module, "STEP_SECONDS", 3.0)
+    waits: list[float] = []
+    select = "pushserver.server.workers.holding.select.select"
+    monkeypatch.setattr(select, lambda *waited: waits.append(waited[3]))
+    with socket.create_server(("127.0.0.1", 0)) as left:
+        text = f"tcp:{left.getsockname()[1]}:interface=127.0.0.1"
+        with pytest.raises(StartFailed, match="in use"), held(text):
+            pass
+    assert sum(waits) == ALONE_SECONDS + LATE_SECONDS
+    assert len(trouble.take()) == 1
 
 
 def test_each_worker_has_a_socket_of_its_own_at_the_one_port() -> None:
