@@ -742,6 +742,21 @@ class TestCheckConfig:
         assert first.startswith("pushserver: template = 'none.html': there is no 'none.html' in ")
         assert second.startswith("pushserver: template = 'bad.html': bad.html, line 1: Expected")
 
+    def test_warns_of_a_page_that_is_broken_and_of_a_colour_that_is_hard_to_read(
+        self, tmp_path: Path, capsys: Capture
+    ) -> None:
+        path = tmp_path / "c.toml"
+        (tmp_path / "pages").mkdir()
+        for name in ("channel.html", "pages/about.html", "other.html"):
+            (tmp_path / name).write_text("{% if %}")
+        (tmp_path / "error.html").write_text('{% extends "pushserver/error.html" %}')
+        path.write_text(f'[server]\ntemplates = "{tmp_path}"\n[page]\naccent = "#ffff00"\n')
+        assert main(["check-config", str(path)]) == 0
+        colour, first, second = capsys.readouterr().err.splitlines()
+        assert colour.startswith("pushserver: page.accent: #ffff00 has a contrast of 1.0")
+        assert first.startswith("pushserver: templates: channel.html, line 1: Expected")
+        assert second.startswith("pushserver: templates: pages/about.html, line 1: Expected")
+
     @pytest.mark.parametrize(
         "text",
         [
