@@ -14,7 +14,7 @@ from pushserver.config.settings import Broker, Config
 from pushserver.diagnosis.facts import BrokerFacts
 from pushserver.redis.problems import Problem
 from pushserver.redis.scripts import Bounds
-from pushserver.server.broker_parts import BrokerParts
+from pushserver.server.broker_parts import BrokerParts, keys_of
 from pushserver.sessions.orders import End, Tell, encode
 from pushserver.store.source_memory import SourceMemory
 from tests.unit.fakes.tools import Time, make_node
@@ -51,6 +51,15 @@ def test_problem_is_for_everybody_and_facts_are_for_the_admin(
     assert world.parts.facts() == facts
     assert "host h: refused; it is tried again" in trouble.take()[0]
     world.parts.stopService()
+
+
+def test_prefix_is_that_of_all_keys() -> None:
+    keys = keys_of(Broker("redis://h", prefix="shop"))
+    assert (keys.meta, keys.lease("s"), keys.name("n")) == (
+        b"{shop}:m",
+        b"{shop}:l:s",
+        b"{shop}:nn:n",
+    )
 
 
 def test_others_read_about_it(world: World) -> None:
