@@ -35,6 +35,7 @@ def server_findings(facts: Facts, proxy: str = "") -> list[Finding]:
         *_versions(facts),
         *_checks(facts),
         *_connections(facts),
+        *_files(facts),
         *(_store(facts.store) if facts.broker is None else _broker(facts.broker)),
         *_sources(facts),
         *_templates(facts),
@@ -57,7 +58,6 @@ def _checks(facts: Facts) -> Iterator[Finding]:
 
 def _connections(facts: Facts) -> Iterator[Finding]:
     most = int(cast(int, facts.limits["connections"]))
-    files, bound = facts.descriptors, facts.max_descriptors
     text = f"{facts.connections} of {most} connections"
     if facts.connections >= NEARLY * most:
         yield Finding(
@@ -68,10 +68,24 @@ def _connections(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "connections", text)
+
+
+def _files(facts: Facts) -> Iterator[Finding]:
+    """The open files; each connection is one, of a worker if there are workers."""
+    most = int(cast(int, facts.limits["connections"]))
+    files, bound, workers = facts.descriptors, facts.max_descriptors, len(facts.workers)
     if files is None or bound is None:
         return
+    text, process = f"{files} of {bound} files are open", "the process"
+    if workers:
+        # The main process has none of the connections. Its workers have its bound.
+        busiest = max(worker.connections for worker in facts.workers)
+        if busiest > files:
+            text, files = f"a worker has {busiest} connections and may open {bound} files", busiest
+        else:
+            text += " in the main process"
+        most, process = -(-most // workers), f"each of {workers} workers"
     needed = most + SPARE_FILES
-    text = f"{files} of {bound} files are open"
     raised = f"# systemctl edit pushserver\n[Service]\nLimitNOFILE={max(needed, 2 * bound)}"
     if files >= NEARLY * bound:
         yield Finding("error", "open files", text, raised)
@@ -79,7 +93,8 @@ def _connections(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "open files",
-            f"{text}, but limits.connections is {most}, for which the process needs {needed} files",
+            f"{text}, but limits.connections is {facts.limits['connections']}, for which {process}"
+            f" needs {needed} files",
             f"# systemctl edit pushserver\n[Service]\nLimitNOFILE={needed}",
         )
     else:

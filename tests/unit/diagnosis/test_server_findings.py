@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
-from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts, TemplateFailure
+from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts, TemplateFailure, WorkerFacts
 from pushserver.diagnosis.finding import Finding
 from pushserver.diagnosis.recent_refusals import RecentRefusal
 from pushserver.diagnosis.server_findings import server_findings
@@ -73,6 +74,30 @@ def test_a_good_server_has_a_finding_of_each_subject_and_no_problem() -> None:
         "headers",
         "refusals",
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "text"),
+    [
+        ({}, "ok", "20 of 65536 files are open in the main process"),
+        (
+            {"max_descriptors": 530},
+            "note",
+            "limits.connections is 1000, for which each of 3 workers needs 534 files",
+        ),
+        ({"max_descriptors": 22}, "error", "20 of 22 files are open in the main process"),
+        ({"max_descriptors": 100}, "error", "a worker has 90 connections and may open 100 files"),
+    ],
+)
+def test_files_of_connections_are_those_of_workers(
+    change: dict[str, Any], level: str, text: str
+) -> None:
+    busiest = 90 if change.get("max_descriptors") == 100 else 3
+    workers = [WorkerFacts(n, n, "ready", 0, busiest if n == 2 else 0) for n in (1, 2, 3)]
+    findings = server_findings(replace(GOOD, workers=workers, **change))
+    (found,) = (finding for finding in findings if finding.subject == "open files")
+    assert found.level == level
+    assert text in found.text
 
 
 @pytest.mark.parametrize(
