@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             # The reader has closed the pipe (`pushserver subscribe numbers | head`).
             return 0
-        complain(f"standard output: {error.strerror or error}")
+        # An error of a write has no file.
+        complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return 1
 
 

@@ -288,6 +288,16 @@ class TestPublish:
         assert main(["publish", "bad", "1"]) == 1
         assert capsys.readouterr() == ("", "pushserver: 400: no such name\n")
 
+    def test_error_of_a_file_names_it(
+        self, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(batch: object) -> None:
+            raise NotADirectoryError(20, "Not a directory", "/dev/null/x")
+
+        monkeypatch.setattr(cli, "_run", fail)
+        assert main(["publish", "a", "1"]) == 1
+        assert capsys.readouterr() == ("", "pushserver: /dev/null/x: Not a directory\n")
+
 
 class TestSubscribe:
     def run(self, streams: Streams, *arguments: str) -> int:

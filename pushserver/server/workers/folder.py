@@ -100,7 +100,8 @@ class SocketFolder:
         self._lock = lock
 
     def _failed(self, problem: str) -> StartFailed:
-        return StartFailed(f"the sockets of the workers in {self.path}: {problem}")
+        named = f" (${RUNTIME_DIRECTORY})" if self._runtime else ""
+        return StartFailed(f"the sockets of the workers in {self.path}{named}: {problem}")
 
 
 def remove_unless_lasting(path: str) -> None:

@@ -39,7 +39,8 @@ def find_left(folder: str) -> dict[int, Left]:
     """The workers that wait in this folder, by number."""
     try:
         names = sorted(os.listdir(folder))
-    except FileNotFoundError:
+    except OSError:
+        # There is no such folder, or `SocketFolder.open` refuses it.
         return {}
     paths = [os.path.join(folder, name) for name in names if _CONTROL.fullmatch(name)]
     # They answer at the same time.

@@ -17,6 +17,7 @@ import pytest
 
 from pushserver.errors import StartFailed
 from pushserver.server.place import Place
+from pushserver.server.workers.crew import Crew
 from pushserver.server.workers.folder import SocketFolder
 from tests.e2e.server import environment
 
@@ -145,7 +146,7 @@ class TestLasting:
     def test_is_of_one_server_at_a_time(self, short: Path) -> None:
         folder = made(RUNTIME_DIRECTORY=str(short))
         text = refusal(RUNTIME_DIRECTORY=str(short))
-        assert f"{short}/workers: another server uses the folder" in text
+        assert f"{short}/workers ($RUNTIME_DIRECTORY): another server uses the folder" in text
         folder.close()
         made(RUNTIME_DIRECTORY=str(short)).close()
 
@@ -196,23 +197,36 @@ os.wait()
         elsewhere.mkdir()
         path.symlink_to(elsewhere)
         text = refusal(RUNTIME_DIRECTORY=str(short))
-        assert text.endswith("workers: it is a symbolic link, expected a folder")
+        assert text.endswith(
+            "workers ($RUNTIME_DIRECTORY): it is a symbolic link, expected a folder"
+        )
         assert [*elsewhere.iterdir()] == []
         path.unlink()
         path.touch()
         text = refusal(RUNTIME_DIRECTORY=str(short))
-        assert text.endswith("workers: another file has this name, expected a folder")
+        assert text.endswith(
+            "workers ($RUNTIME_DIRECTORY): another file has this name, expected a folder"
+        )
 
     def test_that_is_missing_ends_the_start(self, short: Path) -> None:
         text = refusal(RUNTIME_DIRECTORY=str(short / "nothing"))
-        assert text.endswith("nothing/workers: No such file or directory")
+        assert text.endswith("nothing/workers ($RUNTIME_DIRECTORY): No such file or directory")
+
+    def test_that_is_no_folder_ends_the_start(self) -> None:
+        folder = SocketFolder({"RUNTIME_DIRECTORY": "/dev/null"})
+        Crew(folder, 2, None)
+        with pytest.raises(StartFailed) as failed:
+            folder.open()
+        text = "in /dev/null/workers ($RUNTIME_DIRECTORY): Not a directory"
+        assert str(failed.value).endswith(text)
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
     def test_that_cannot_be_written_ends_the_start(
         self, short: Path, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:
         monkeypatch.setattr(os, "mkdir", _failing(number))
-        assert refusal(RUNTIME_DIRECTORY=str(short)).endswith(f"/workers: {os.strerror(number)}")
+        text = refusal(RUNTIME_DIRECTORY=str(short))
+        assert text.endswith(f"/workers ($RUNTIME_DIRECTORY): {os.strerror(number)}")
 
     def test_with_a_path_too_long_for_sockets_ends_the_start(self) -> None:
         assert SocketFolder({"RUNTIME_DIRECTORY": "/" + "a" * 89}).path
