@@ -34,10 +34,11 @@ class Crew:
         self._count = count
         self._reactor = reactor
         left = find_left(folder.path)
-        self._left = {number: one for number, one in left.items() if is_usable(one, count)}
+        problems = {number: problem_of(one, count) for number, one in left.items()}
+        self._left = {number: one for number, one in left.items() if not problems[number]}
         self.holding = Holding(reactor, count, {n: one.sockets for n, one in left.items()})
         for number in left.keys() - self._left.keys():
-            dismiss(left[number])
+            dismiss(left[number], problems[number])
 
     def attach(
         self, service: PushService, environment: Mapping[str, str], debug: bool, shortcuts: bool
@@ -91,6 +92,8 @@ def worker_config(config: Config, count: int) -> Config:
     return replace(config, server=server, sources={}, store=Store(), limits=limits)
 
 
-def is_usable(left: Left, count: int) -> bool:
-    """Whether the main process keeps this worker of an earlier one."""
-    return left.worker <= count and left.version == __version__
+def problem_of(left: Left, count: int) -> str:
+    """The reason why a worker of an earlier main process is not kept; empty if it is."""
+    if left.version != __version__:
+        return f"its version is {left.version}, and that of the main process {__version__}"
+    return f"there are {count} workers now" if left.worker > count else ""

@@ -15,6 +15,8 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from twisted.logger import Logger
+
 from pushserver.cluster.messages import BadMessage, Frames, frame
 from pushserver.server.workers.control import FromWorker, Here, Stop
 from pushserver.server.workers.slot import Left
@@ -30,6 +32,7 @@ END_SECONDS = 2.0
 DISMISS_SECONDS = 4.0
 """The time in which a worker that is not kept closes its connections."""
 MOST_READS = 100
+_log = Logger()
 _CONTROL = re.compile(r"control-([0-9]{1,3})", re.ASCII)
 _DESCRIPTORS = 253
 """The most descriptors of one message (unix(7): SCM_MAX_FD)."""
@@ -50,8 +53,15 @@ def find_left(folder: str) -> dict[int, Left]:
     return {one.worker: one for one in answers if one is not None}
 
 
-def dismiss(left: Left) -> None:
+def dismiss(left: Left, problem: str) -> None:
     """Let a worker of an earlier main process end; its clients connect again."""
+    _log.info(
+        "worker {worker} (process {pid}) of an earlier main process is not kept: {problem}",
+        worker=left.worker,
+        pid=left.pid,
+        problem=problem,
+        event_name="worker_dismissed",
+    )
     with suppress(OSError), left.connection:
         left.connection.sendall(frame(Stop(DISMISS_SECONDS)))
 

@@ -59,7 +59,7 @@ class Supervisor(Service):
         for slot in self.slots:
             left = self._left.pop(slot.number, None)
             if left is not None and not self._fits(slot.number):
-                dismiss(left)
+                dismiss(left, "it listens on other ports")
                 left = None
             if left is None:
                 slot.start()

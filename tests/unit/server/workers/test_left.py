@@ -19,8 +19,9 @@ from pushserver import __version__
 from pushserver.cluster.messages import frame
 from pushserver.server.workers import left as module
 from pushserver.server.workers.control import Here
-from pushserver.server.workers.crew import is_usable
+from pushserver.server.workers.crew import problem_of
 from pushserver.server.workers.left import dismiss, find_left
+from tests.unit.fakes.web import Log
 
 
 @pytest.fixture
@@ -146,8 +147,12 @@ def test_worker_of_another_version_is_told_to_end(tmp_path: Path) -> None:
 
     thread = waits(tmp_path / "control-1", answer)
     (one,) = find_left(str(tmp_path)).values()
-    assert not is_usable(one, 2)
-    dismiss(one)
+    problem = problem_of(one, 2)
+    assert problem.startswith("its version is 0.0.1, ")
+    with Log() as log:
+        dismiss(one, problem)
+    worker = f"worker 1 (process {one.pid}) of an earlier main process"
+    assert log.take() == [f"{worker} is not kept: {problem}"]
     thread.join()
     (size,) = struct.unpack(">I", told[0][:4])
     assert len(told[0]) == 4 + size
@@ -156,7 +161,7 @@ def test_worker_of_another_version_is_told_to_end(tmp_path: Path) -> None:
 def test_worker_that_is_one_too_many_is_not_kept(tmp_path: Path) -> None:
     thread = waits(tmp_path / "control-3", lambda connection: connection.sendall(here(3)))
     (one,) = find_left(str(tmp_path)).values()
-    assert is_usable(one, 3)
-    assert not is_usable(one, 2)
+    assert problem_of(one, 3) == ""
+    assert problem_of(one, 2) == "there are 2 workers now"
     one.connection.close()
     thread.join()
