@@ -26,12 +26,17 @@ from twisted.python.failure import Failure
 from pushserver.channels.history import new_epoch
 from pushserver.config.redis_url import Address
 from pushserver.errors import PushServerError
-from pushserver.redis import scripts
+from pushserver.redis import lease_scripts, node_scripts, scripts, upkeep_scripts
 from pushserver.redis.commands import ErrorReply, Gone, Send
 from pushserver.redis.keys import Keys
 from pushserver.redis.problems import BROKEN, SILENT, TAKEN, UNFIT, Problem, of_reply
 from pushserver.redis.scripts import Attached
 
+SCRIPTS = tuple(
+    script
+    for module in (scripts, upkeep_scripts, lease_scripts, node_scripts)
+    for script in module.SCRIPTS
+)
 LEAST_VERSION = (6, 2)
 POLICY = "noeviction"
 KEEPS = "+"
@@ -263,7 +268,7 @@ class Connection:
             # Not permitted: then nobody knows.
             fsync = b""
         server = server_of(info, fsync.decode("utf-8", "replace"))
-        for script in scripts.SCRIPTS:
+        for script in SCRIPTS:
             await send([b"SCRIPT", b"LOAD", script.text])
         before = await send([b"HGET", self._keys.meta, b"run"]) or b""
         # A server may write each answer to its file now, and not have done so in its last run.

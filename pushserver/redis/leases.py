@@ -13,7 +13,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from pushserver.redis import scripts
+from pushserver.redis import lease_scripts
 from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
@@ -154,7 +154,7 @@ class Leases:
         asked = {name: (lease, lease.fence) for name, lease in ordered}
         fences = {name: fence for name, (_, fence) in asked.items()}
         ms = round(LEASE_SECONDS * 1000)
-        call = scripts.lease(self._keys, session.run, ms, fences)
+        call = lease_scripts.lease(self._keys, session.run, ms, fences)
         answers = await session.send(call.evalsha)
         for (name, (lease, fence)), answer in zip(asked.items(), answers, strict=True):
             if self._leases.get(name) is not lease or lease.fence != fence:
@@ -198,7 +198,7 @@ class Leases:
         self._send_release(session, {name: lease.fence})
 
     def _send_release(self, session: Session, fences: Mapping[str, str]) -> None:
-        call = scripts.release(self._keys, session.run, fences)
+        call = lease_scripts.release(self._keys, session.run, fences)
         # If this fails, the lease ends by itself.
         session.send(call.evalsha).addErrback(lambda failure: failure.trap(Gone, ErrorReply))
 
@@ -209,7 +209,7 @@ class Leases:
         fences = {name: fence for name in taken if (fence := self.fence(name)) is not None}
         try:
             for name, fence in fences.items():
-                call = scripts.remember(self._keys, session.run, name, fence, taken[name])
+                call = lease_scripts.remember(self._keys, session.run, name, fence, taken[name])
                 await session.send(call.evalsha)
         except Gone:
             self._memory.put_back(taken)
@@ -221,6 +221,6 @@ class Leases:
         for name, value in taken.items():
             fence = fences.get(name) or self.fence(name)
             if fence is not None:
-                call = scripts.remember(self._keys, session.run, name, fence, value)
+                call = lease_scripts.remember(self._keys, session.run, name, fence, value)
                 sent = session.send(call.evalsha)
                 sent.addErrback(lambda failure: failure.trap(Gone, ErrorReply))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pushserver.redis import scripts
+from pushserver.redis import node_scripts
 from pushserver.redis.commands import ErrorReply, Gone, Send, away
 from pushserver.redis.connection import NameTaken, Session
 from pushserver.redis.keys import Keys
@@ -71,7 +71,7 @@ class Registry:
         if session is None:
             return
         self._told = float("inf")
-        call = scripts.leave(self._keys, session.run, self._node, self._name)
+        call = node_scripts.leave(self._keys, session.run, self._node, self._name)
         # If this fails, it is gone a little later.
         with suppress(Gone, ErrorReply):
             await session.send(call.evalsha)
@@ -82,7 +82,7 @@ class Registry:
         if session is None:
             raise away()
         try:
-            found = await session.send(scripts.nodes(self._keys, session.run).evalsha)
+            found = await session.send(node_scripts.nodes(self._keys, session.run).evalsha)
         except (Gone, ErrorReply):
             raise away() from None
         told = [node for node in map(_decoded, found) if isinstance(node, dict)]
@@ -91,7 +91,7 @@ class Registry:
     async def _tell(self, send: Send, run: str) -> None:
         about = msgspec.json.encode(self.about())
         ms = round(NODE_SECONDS * 1000)
-        call = scripts.beat(self._keys, run, self._node, self._name, ms, about)
+        call = node_scripts.beat(self._keys, run, self._node, self._name, ms, about)
         holder = await send(call.evalsha)
         if holder is not None:
             other = _decoded(holder)

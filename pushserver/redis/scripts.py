@@ -1,20 +1,9 @@
-"""The scripts that change the log in Redis, each in one step.
-
-All keys are declared. Times are those of Redis. The first argument of all but `attach` and
-`alive` is the run id of the Redis server to which the connection was attached; if another one is
-stored, the answer is an error that begins with FENCED, and nothing was changed.
-
-Redis checks before the first write of a script whether it may write at all, and if that takes
-memory, whether it has any. Nothing stops a script after it. So each script reads first, which
-fails if a key is of another type; and scripts that free memory begin with a write that takes none.
-Numbers are doubles in Lua: exact up to 2^53.
-"""
+"""The scripts that number and read the log in Redis, each in one step; `script` has their rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha1
 from typing import Any
 
 from msgspec import Struct
@@ -27,44 +16,13 @@ from pushserver.hub.follower import Image, Point
 from pushserver.redis import rows
 from pushserver.redis.keys import Keys
 from pushserver.redis.rows import NotOurs
+from pushserver.redis.script import COMMON, Call, Script, call_of
 
 LAYOUT = 1
 """The version of the keys and of their contents."""
 
-EMPTY_MS = 120_000
-"""A channel without rows is kept for as long after its last publication, clear or `touch`."""
-
 FENCED, CHANNELS, KEYS, LEASE = "FENCED", "CHANNELS", "KEYS", "LEASE"
 """The first words of errors."""
-
-
-class Script:
-    """A script by its name; `sha` is the name that Redis gives it."""
-
-    def __init__(self, name: str, text: str):
-        self.name = name
-        self.text = text.encode()
-        self.sha = sha1(self.text).hexdigest().encode()
-
-
-class Call(Struct, frozen=True):
-    """A script with its keys and arguments."""
-
-    script: Script
-    keys: tuple[bytes, ...]
-    arguments: tuple[bytes, ...]
-
-    @property
-    def evalsha(self) -> tuple[bytes, ...]:
-        """The command. If Redis answers NOSCRIPT, nothing was done: send `eval` then."""
-        count = b"%d" % len(self.keys)
-        return (b"EVALSHA", self.script.sha, count, *self.keys, *self.arguments)
-
-    @property
-    def eval(self) -> tuple[bytes, ...]:
-        """The command with the whole text, after which Redis knows it."""
-        count = b"%d" % len(self.keys)
-        return (b"EVAL", self.script.text, count, *self.keys, *self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,46 +33,6 @@ class Bounds:
     channels: int = 100_000
     keys_per_publisher: int = 100_000
 
-
-_COMMON = (
-    f"local EMPTY_MS = {EMPTY_MS}"
-    """
--- '%d' is faster than '%.0f', and neither writes an exponent.
-local function text(number) return string.format('%d', number) end
-local function now()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-end
--- A number that we have written; nothing else is expected in its field.
-local function number(key, field, value)
-    return tonumber(value)
-        or error(key .. ' has ' .. field .. ' = "' .. tostring(value) .. '", expected a number', 0)
-end
--- The text of an error: a table since Redis 7.
-local function message(found)
-    return type(found) == 'table' and found.err or tostring(found)
-end
-local function fenced(run)
-    return run ~= ARGV[1] and redis.error_reply('FENCED another run of Redis has the log')
-end
--- The fields of a row of a channel, or nothing if the row is not ours.
-local function row(entry)
-    local f = entry[2]
-    if f[1] ~= 'q' or f[3] ~= 't' or f[5] ~= 'n' or f[7] ~= 'd' then return end
-    return tonumber(f[2]), tonumber(f[4]), tonumber(f[6]), f[8]
-end
--- Add an entry to the log. An id above that of the numbering is another program's.
-local function log(...)
-    local added = redis.pcall('XADD', ...)
-    if type(added) == 'table' and added.err then
-        if string.find(added.err, 'equal or smaller', 1, true) then
-            return redis.error_reply('FENCED the log has an entry of another program')
-        end
-        return added
-    end
-end
-"""
-)
 
 _NEXT = """
 -- The number of the next entry of the log that is no publication, after the seq.
@@ -128,7 +46,7 @@ end
 
 ATTACH = Script(
     "attach",
-    _COMMON
+    COMMON
     + """
 local meta, log, nodes = unpack(KEYS)
 local run, new_epoch, keep, layout, node = unpack(ARGV)
@@ -178,7 +96,7 @@ return {epoch, seq, counter and string.match(counter, '^%d+') or '0'}
 
 PUBLISH = Script(
     "publish",
-    _COMMON
+    COMMON
     + """
 local fence = ARGV[16]
 local lease = fence ~= '' and #KEYS or nil
@@ -293,7 +211,7 @@ return {'new', seq, top, generation, epoch, time}
 
 IMAGE = Script(
     "image",
-    _COMMON
+    COMMON
     + """
 local m = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq')
 local refused = fenced(m[1])
@@ -348,7 +266,7 @@ return {epoch, seq, now(), images}
 
 CLEAR = Script(
     "clear",
-    _COMMON
+    COMMON
     + _NEXT
     + """
 local meta, log_key, due, channel_key, rows_key = unpack(KEYS)
@@ -381,7 +299,7 @@ return {top - floor, seq, number}
 
 ORDER = Script(
     "order",
-    _COMMON
+    COMMON
     + _NEXT
     + """
 local meta, log_key = unpack(KEYS)
@@ -395,248 +313,16 @@ return refused or 1
 """,
 )
 
-DUE = Script(
-    "due",
-    _COMMON
-    + """
-local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
-if refused then return refused end
-return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', text(now()), 'LIMIT', 0, ARGV[2])
-""",
-)
-
-SWEEP = Script(
-    "sweep",
-    _COMMON
-    + """
-local meta, due = KEYS[1], KEYS[2]
-local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq')
-local refused = fenced(m[1])
-if refused then return refused end
-local seq, time, evicted, forgotten, failed = number(meta, 'seq', m[3]), now(), 0, 0, {}
-
-local function sweep(channel_key, rows_key, name, bucket, ttl)
-    local score = redis.call('ZSCORE', due, name)
-    if not score or tonumber(score) > time then return end
-    local c = redis.call('HMGET', channel_key, 'top', 'floor', 'fq', 'b')
-    local length = redis.call('XLEN', rows_key)
-    local generation = number(meta, 'b' .. bucket, redis.call('HGET', meta, 'b' .. bucket) or 0)
-    local top, floor, floor_seq, total
-    if c[1] then
-        top, floor = number(channel_key, 'top', c[1]), number(channel_key, 'floor', c[2])
-        floor_seq, total = number(channel_key, 'fq', c[3]), number(channel_key, 'b', c[4])
-    end
-    -- First a write that takes no memory.
-    redis.call('ZREM', due, name)
-    if not top then
-        redis.call('DEL', rows_key)
-        return
-    end
-    local next_time, before = nil, floor
-    local lost = length ~= top - floor
-    local past = ttl > 0 and time - ttl or -1
-    while not lost and not next_time and floor < top do
-        local found = redis.call('XRANGE', rows_key, text(floor + 1), '+', 'COUNT', 100)
-        lost = #found == 0
-        for _, entry in ipairs(found) do
-            local q, t, n = row(entry)
-            if not (q and t and n) or entry[1] ~= text(floor + 1) .. '-0' then
-                lost = true
-                break
-            end
-            if t > past then
-                next_time = ttl > 0 and text(t + ttl) or '+inf'
-                break
-            end
-            floor, floor_seq, total = floor + 1, q, total - n
-        end
-    end
-    if lost then floor, floor_seq, total = top, seq, 0 end
-    evicted = evicted + floor - before
-    if floor < top then
-        if floor > before then redis.call('XTRIM', rows_key, 'MINID', text(floor + 1)) end
-    else
-        redis.call('DEL', rows_key)
-        if before == top then
-            redis.call('DEL', channel_key)
-            redis.call('HSET', meta, 'b' .. bucket, text(math.max(floor_seq, generation)))
-            forgotten = forgotten + 1
-            return
-        end
-        next_time = text(time + EMPTY_MS)
-    end
-    if floor > before then
-        redis.call(
-            'HSET', channel_key, 'floor', text(floor), 'fq', text(floor_seq), 'b', text(total)
-        )
-    end
-    redis.call('ZADD', due, next_time, name)
-end
-
-for i = 3, #KEYS, 2 do
-    local place = (i - 3) / 2 * 3 + 2
-    local name, ttl = ARGV[place], tonumber(ARGV[place + 2])
-    local done, found = pcall(sweep, KEYS[i], KEYS[i + 1], name, ARGV[place + 1], ttl)
-    if not done then
-        redis.call('ZADD', due, text(time + EMPTY_MS), name)
-        failed[#failed + 1] = message(found)
-    end
-end
-return {evicted, forgotten, failed}
-""",
-)
-
-TOUCH = Script(
-    "touch",
-    _COMMON
-    + """
-local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
-if refused then return refused end
-local due, kept, until_time = KEYS[2], {}, text(now() + EMPTY_MS)
-for i = 3, #KEYS do
-    local name = ARGV[i - 1]
-    local is_kept = redis.call('ZSCORE', due, name)
-    if is_kept and redis.call('EXISTS', KEYS[i]) == 0 then
-        redis.call('ZADD', due, 'XX', 'GT', until_time, name)
-    end
-    kept[#kept + 1] = is_kept and 1 or 0
-end
-return kept
-""",
-)
-
 ALIVE = Script(
     "alive",
-    _COMMON
+    COMMON
     + """
 local m = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq')
 return {m[1] or '', m[2] or '', tonumber(m[3] or 0)}
 """,
 )
 
-TAKE = Script(
-    "take",
-    _COMMON
-    + """
-local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
-if refused then return refused end
-local answers, ms = {}, ARGV[2]
-redis.call('HLEN', KEYS[2])
-for i = 3, #KEYS do
-    local place = (i - 3) * 2 + 3
-    local fence, name = ARGV[place], ARGV[place + 1]
-    local held = redis.pcall('GET', KEYS[i])
-    if held == fence then
-        redis.call('PEXPIRE', KEYS[i], ms)
-        answers[#answers + 1] = {1, false}
-    elseif not held then
-        redis.call('SET', KEYS[i], fence, 'PX', ms)
-        answers[#answers + 1] = {1, redis.call('HGET', KEYS[2], name)}
-    else
-        answers[#answers + 1] = {0, false}
-    end
-end
-return answers
-""",
-)
-
-RELEASE = Script(
-    "release",
-    _COMMON
-    + """
-local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
-if refused then return refused end
-for i = 2, #KEYS do
-    if redis.pcall('GET', KEYS[i]) == ARGV[i] then redis.call('DEL', KEYS[i]) end
-end
-return 1
-""",
-)
-
-REMEMBER = Script(
-    "remember",
-    _COMMON
-    + """
-local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
-if refused then return refused end
-if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
-return 1
-""",
-)
-
-BEAT = Script(
-    "beat",
-    _COMMON
-    + """
-local meta, ends, about, name = unpack(KEYS)
-local run, node, ms, text_about = unpack(ARGV)
-local refused = fenced(redis.call('HGET', meta, 'run'))
-if refused then return refused end
-local time = now()
-redis.call('ZCARD', ends)
-redis.call('HLEN', about)
-if name then
-    local holder = redis.call('GET', name)
-    if holder and holder ~= node then return redis.call('HGET', about, holder) or '' end
-    redis.call('SET', name, node, 'PX', ms)
-end
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', text(time))) do
-    redis.call('ZREM', ends, gone)
-    redis.call('HDEL', about, gone)
-end
-redis.call('ZADD', ends, text(time + ms), node)
-redis.call('HSET', about, node, text_about)
-return false
-""",
-)
-
-LEAVE = Script(
-    "leave",
-    _COMMON
-    + """
-local meta, ends, about, name = unpack(KEYS)
-local node = ARGV[2]
-local refused = fenced(redis.call('HGET', meta, 'run'))
-if refused then return refused end
-if name and redis.call('GET', name) == node then redis.call('DEL', name) end
-redis.call('ZREM', ends, node)
-redis.call('HDEL', about, node)
-return 1
-""",
-)
-
-NODES = Script(
-    "nodes",
-    _COMMON
-    + """
-local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
-if refused then return refused end
-local found = {}
-for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], text(now() + 1), '+inf')) do
-    found[#found + 1] = redis.call('HGET', KEYS[3], node) or ''
-end
-return found
-""",
-)
-
-SCRIPTS = (
-    ATTACH,
-    PUBLISH,
-    IMAGE,
-    CLEAR,
-    ORDER,
-    DUE,
-    SWEEP,
-    TOUCH,
-    ALIVE,
-    TAKE,
-    RELEASE,
-    REMEMBER,
-    BEAT,
-    LEAVE,
-    NODES,
-)
+SCRIPTS = (ATTACH, PUBLISH, IMAGE, CLEAR, ORDER, ALIVE)
 
 
 # --- the calls ---------------------------------------
@@ -648,7 +334,9 @@ def attach(keys: Keys, run: str, new_epoch: str, keep: bool, node: str) -> Call:
     `new_epoch` becomes the epoch unless the data set is the one that it was: that of the same run,
     or of an earlier one if `keep`. Answers `Attached`, or with an error `LAYOUT <n>`.
     """
-    return _call(ATTACH, (keys.meta, keys.log, keys.nodes), run, new_epoch, int(keep), LAYOUT, node)
+    return call_of(
+        ATTACH, (keys.meta, keys.log, keys.nodes), run, new_epoch, int(keep), LAYOUT, node
+    )
 
 
 def publish(
@@ -674,7 +362,7 @@ def publish(
             own.append(keys.publisher(draft.publisher))
     if fence:
         own.append(keys.lease(draft.lease))
-    return _call(
+    return call_of(
         PUBLISH,
         own,
         run,
@@ -703,7 +391,7 @@ def image(keys: Keys, run: str, points: Sequence[Point]) -> Call:
     for point in points:
         own += (keys.channel(point.channel), keys.rows(point.channel))
         arguments += (bucket(point.channel), point.epoch, point.offset)
-    return _call(IMAGE, own, run, *arguments)
+    return call_of(IMAGE, own, run, *arguments)
 
 
 def clear(keys: Keys, run: str, channel: str, bounds: Bounds) -> Call:
@@ -712,96 +400,17 @@ def clear(keys: Keys, run: str, channel: str, bounds: Bounds) -> Call:
     The second is 0, and nothing is in the log, if there is no such channel.
     """
     own = (keys.meta, keys.log, keys.due, keys.channel(channel), keys.rows(channel))
-    return _call(CLEAR, own, run, channel, bounds.log_length)
+    return call_of(CLEAR, own, run, channel, bounds.log_length)
 
 
 def order(keys: Keys, run: str, node: str, text: bytes, bounds: Bounds) -> Call:
     """Let the other nodes know of an order, in the order of the log."""
-    return _call(ORDER, (keys.meta, keys.log), run, bounds.log_length, node, text)
-
-
-def due(keys: Keys, run: str, most: int) -> Call:
-    """Find the channels that `sweep` has to look at. Answers their names."""
-    return _call(DUE, (keys.meta, keys.due), run, most)
-
-
-def sweep(keys: Keys, run: str, channels: Sequence[tuple[str, float]]) -> Call:
-    """Evict the rows older than the `history_ttl` of each, and forget those without rows.
-
-    Answers what `swept_of` decodes.
-    """
-    own: list[bytes] = [keys.meta, keys.due]
-    arguments: list[str | int] = []
-    for name, ttl in channels:
-        own += (keys.channel(name), keys.rows(name))
-        arguments += (name, bucket(name), round(ttl * 1000))
-    return _call(SWEEP, own, run, *arguments)
-
-
-def touch(keys: Keys, run: str, channels: Sequence[str]) -> Call:
-    """Keep these channels if they have no rows, for a node that follows them; for EMPTY_MS.
-
-    Answers 1 for each, or 0 if there is no such channel.
-    """
-    own = (keys.meta, keys.due, *(keys.rows(name) for name in channels))
-    return _call(TOUCH, own, run, *channels)
-
-
-def lease(keys: Keys, run: str, ms: int, fences: Mapping[str, str]) -> Call:
-    """Take or renew leases by their names, each for a tenure of this node.
-
-    Answers a pair for each: whether the node has it, and what its holder remembers, if it is new.
-    """
-    own = (keys.meta, keys.memory, *map(keys.lease, fences))
-    pairs = [part for name, fence in fences.items() for part in (fence, name)]
-    return _call(TAKE, own, run, ms, *pairs)
-
-
-def release(keys: Keys, run: str, fences: Mapping[str, str]) -> Call:
-    """Release leases, those that the node still has."""
-    return _call(RELEASE, (keys.meta, *map(keys.lease, fences)), run, *fences.values())
-
-
-def remember(keys: Keys, run: str, name: str, fence: str, value: bytes) -> Call:
-    """Keep a value for the next holder of a lease. Answers 0 if the node has lost it."""
-    return _call(REMEMBER, (keys.meta, keys.memory, keys.lease(name)), run, fence, name, value)
-
-
-def beat(keys: Keys, run: str, node: str, name: str, ms: int, about: bytes) -> Call:
-    """Tell about this node, which is gone after `ms` unless it tells again.
-
-    Answers None; or if another node has the name, what that one told about itself.
-    """
-    return _call(BEAT, _of_nodes(keys, name), run, node, ms, about)
-
-
-def leave(keys: Keys, run: str, node: str, name: str) -> Call:
-    """The node is gone."""
-    return _call(LEAVE, _of_nodes(keys, name), run, node)
-
-
-def nodes(keys: Keys, run: str) -> Call:
-    """Read what all present nodes told about themselves."""
-    return _call(NODES, _of_nodes(keys, ""), run)
-
-
-def _of_nodes(keys: Keys, name: str) -> list[bytes]:
-    return [keys.meta, keys.ends, keys.about, *([keys.name(name)] if name else [])]
+    return call_of(ORDER, (keys.meta, keys.log), run, bounds.log_length, node, text)
 
 
 def alive(keys: Keys) -> Call:
     """Read the run, the epoch and the seq: the answer of a server without them is `["", "", 0]`."""
-    return _call(ALIVE, (keys.meta,))
-
-
-def _call(script: Script, keys: Sequence[bytes], *arguments: str | bytes | int) -> Call:
-    return Call(script, tuple(keys), tuple(map(_argument, arguments)))
-
-
-def _argument(value: str | bytes | int) -> bytes:
-    if isinstance(value, int):
-        return b"%d" % value
-    return value.encode() if isinstance(value, str) else value
+    return call_of(ALIVE, (keys.meta,))
 
 
 # --- the answers ---------------------------------------
@@ -842,14 +451,6 @@ class Images(Struct, frozen=True):
     errors: tuple[str, ...]
 
 
-class Swept(Struct, frozen=True):
-    """The numbers of evicted rows and of forgotten channels, and the errors as in `Images`."""
-
-    evicted: int
-    forgotten: int
-    errors: tuple[str, ...]
-
-
 def attached_of(answer: Any) -> Attached:
     """Decode the answer to `attach`."""
     epoch, seq, counter = answer
@@ -876,9 +477,3 @@ def images_of(points: Sequence[Point], answer: Any) -> Images:
         except NotOurs as error:
             errors.append(str(error))
     return Images(run, seq, tuple(images), tuple(errors))
-
-
-def swept_of(answer: Any) -> Swept:
-    """Decode the answer to `sweep`."""
-    evicted, forgotten, errors = answer
-    return Swept(evicted, forgotten, tuple(text.decode(errors="replace") for text in errors))

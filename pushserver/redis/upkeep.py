@@ -8,14 +8,15 @@ from twisted.logger import Logger
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.hub.follower import Follower
-from pushserver.redis import scripts
+from pushserver.redis import upkeep_scripts
 from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
+from pushserver.redis.script import EMPTY_MS
 
 SWEEP_SECONDS = 5.0
 """The interval of sweeps; each node sweeps, and finds what no other one has swept."""
-TOUCH_SECONDS = scripts.EMPTY_MS / 1000 / 3
+TOUCH_SECONDS = EMPTY_MS / 1000 / 3
 """The interval in which a node keeps the empty channels that it follows."""
 AT_ONCE = 100
 """The channels of one call, which holds up all others at the server."""
@@ -69,21 +70,21 @@ class Upkeep:
         empty = [name for name, channel in kept.items() if channel.top and not len(channel)]
         for start in range(0, len(empty), AT_ONCE):
             part = empty[start : start + AT_ONCE]
-            await session.send(scripts.touch(self._keys, session.run, part).evalsha)
+            await session.send(upkeep_scripts.touch(self._keys, session.run, part).evalsha)
 
     async def _sweep(self, session: Session, follower: Follower) -> None:
         for _ in range(MOST_CALLS):
-            names = await session.send(scripts.due(self._keys, session.run, AT_ONCE).evalsha)
+            names = await session.send(upkeep_scripts.due(self._keys, session.run, AT_ONCE).evalsha)
             if not names:
                 return
             channels = [
                 (name.decode("utf-8", "replace"), self._options(name.decode("utf-8", "replace")))
                 for name in names
             ]
-            call = scripts.sweep(
+            call = upkeep_scripts.sweep(
                 self._keys, session.run, [(name, o.history_ttl) for name, o in channels]
             )
-            swept = scripts.swept_of(await session.send(call.evalsha))
+            swept = upkeep_scripts.swept_of(await session.send(call.evalsha))
             follower.metrics.evictions += swept.evicted
             for problem in swept.errors:
                 self._log.warn(

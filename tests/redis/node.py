@@ -10,10 +10,13 @@ from msgspec.structs import replace
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import Draft
 from pushserver.hub.follower import Image, Point
-from pushserver.redis import rows, scripts
+from pushserver.redis import rows, scripts, upkeep_scripts
+from pushserver.redis.connection import SCRIPTS
 from pushserver.redis.keys import Keys
 from pushserver.redis.rows import Appended, Cleared, Ordered
-from pushserver.redis.scripts import Attached, Bounds, Call, Images, Numbered, Script, Swept
+from pushserver.redis.script import Call, Script
+from pushserver.redis.scripts import Attached, Bounds, Images, Numbered
+from pushserver.redis.upkeep_scripts import Swept
 from tests.redis.server import Connection, RedisServer
 
 KEYS = Keys()
@@ -75,16 +78,16 @@ class Node:
         return evicted, seq, number
 
     def due(self, most: int = 100) -> list[str]:
-        return [name.decode() for name in self.call(scripts.due(KEYS, self.run, most))]
+        return [name.decode() for name in self.call(upkeep_scripts.due(KEYS, self.run, most))]
 
     def sweep(self, channels: Sequence[str] | None = None) -> Swept:
         """Sweep these channels, or those that are due."""
         names = self.due() if channels is None else channels
         pairs = [(name, self.options.history_ttl) for name in names]
-        return scripts.swept_of(self.call(scripts.sweep(KEYS, self.run, pairs)))
+        return upkeep_scripts.swept_of(self.call(upkeep_scripts.sweep(KEYS, self.run, pairs)))
 
     def touch(self, *channels: str) -> list[int]:
-        kept: list[int] = self.call(scripts.touch(KEYS, self.run, channels))
+        kept: list[int] = self.call(upkeep_scripts.touch(KEYS, self.run, channels))
         return kept
 
     def alive(self) -> tuple[str, str, int]:
@@ -112,5 +115,5 @@ TIMED = {
             "redis.call('TIME')", f"redis.call('LRANGE', '{CLOCK}', 0, -1)"
         ),
     )
-    for script in scripts.SCRIPTS
+    for script in SCRIPTS
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pushserver.redis.scripts import Call
+from pushserver.redis.script import Call
 from tests.e2e.patience import PATIENCE
 from tests.e2e.supervisor import NotNotified, Supervisor
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from pushserver.channels.publication import Draft
 from pushserver.redis import scripts
 from pushserver.redis.commands import ErrorReply, Gone
-from pushserver.redis.connection import Session
+from pushserver.redis.connection import SCRIPTS, Session
 from pushserver.redis.leases import LEASE_SECONDS, RENEW_SECONDS, Leases
 from pushserver.store.source_memory import SourceMemory
 from tests.redis.node import KEYS
@@ -31,7 +31,7 @@ class Node:
         self.memory = SourceMemory()
         self.leases = Leases(KEYS, name, lambda: self.session, self.clock.seconds, self.memory)
         self.events: list[bool] = []
-        for script in scripts.SCRIPTS:
+        for script in SCRIPTS:
             self.connected.redis("SCRIPT", "LOAD", script.text)
         self.is_away = False
 

@@ -25,7 +25,9 @@ from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.follower import Image, Point, image_of
 from pushserver.hub.metrics import Metrics
 from pushserver.redis.rows import Cleared, Ordered
-from pushserver.redis.scripts import EMPTY_MS, Bounds, Swept
+from pushserver.redis.script import EMPTY_MS
+from pushserver.redis.scripts import Bounds
+from pushserver.redis.upkeep_scripts import Swept
 from tests.redis.node import KEYS, Timed
 from tests.redis.server import RedisError, RedisServer
 from tests.unit.fakes.tools import Time, drive

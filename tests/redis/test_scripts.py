@@ -15,7 +15,9 @@ from pushserver.channels.publication import ClientInfo, Draft
 from pushserver.hub.follower import Image, Point
 from pushserver.redis import scripts
 from pushserver.redis.rows import Appended, Cleared, Ordered
-from pushserver.redis.scripts import EMPTY_MS, Attached, Bounds, Numbered, Swept
+from pushserver.redis.script import EMPTY_MS
+from pushserver.redis.scripts import Attached, Bounds, Numbered
+from pushserver.redis.upkeep_scripts import Swept
 from tests.redis.node import CLOCK, KEYS, Node, Timed
 from tests.redis.server import Connection, RedisError, RedisServer
 

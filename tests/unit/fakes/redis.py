@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from pushserver.channels.position import channel_epoch
-from pushserver.redis import scripts
+from pushserver.redis import node_scripts, scripts, upkeep_scripts
 from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
@@ -82,10 +82,10 @@ class FakeRedis:
             scripts.CLEAR.sha: self._clear,
             scripts.ALIVE.sha: self._alive,
             scripts.ORDER.sha: self._order,
-            scripts.BEAT.sha: lambda keys, arguments: None,
-            scripts.DUE.sha: lambda keys, arguments: self.due,
-            scripts.SWEEP.sha: self._sweep,
-            scripts.TOUCH.sha: self._touch,
+            node_scripts.BEAT.sha: lambda keys, arguments: None,
+            upkeep_scripts.DUE.sha: lambda keys, arguments: self.due,
+            upkeep_scripts.SWEEP.sha: self._sweep,
+            upkeep_scripts.TOUCH.sha: self._touch,
         }
 
     # --- faults ---------------------------------------
