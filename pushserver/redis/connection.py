@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from pushserver.redis import lease_scripts, node_scripts, scripts, upkeep_script
 from pushserver.redis.commands import ErrorReply, Gone, Send
 from pushserver.redis.keys import Keys
 from pushserver.redis.problems import BROKEN, SILENT, TAKEN, UNFIT, Problem, of_reply
-from pushserver.redis.scripts import Attached
+from pushserver.redis.scripts import Attached, Known
 
 SCRIPTS = tuple(
     script
@@ -152,6 +152,7 @@ class Connection:
         lost: Callable[[], None],
         failed: Callable[[Problem], None],
         enter: Enter = _enter_nothing,
+        known: Callable[[], Sequence[Known]] = tuple,
     ):
         self._address = address
         self._reactor = reactor
@@ -162,6 +163,7 @@ class Connection:
         self._lost = lost
         self._failed = failed
         self._enter = enter
+        self._known = known
         self._running = False
         self._attempt: Deferred[None] | None = None
         self._later: IDelayedCall | None = None
@@ -274,7 +276,7 @@ class Connection:
         # A server may write each answer to its file now, and not have done so in its last run.
         keep = server.keeps and before.endswith(KEEPS.encode())
         run = server.run + KEEPS if server.keeps else server.run
-        call = scripts.attach(self._keys, run, new_epoch(), keep, self._node)
+        call = scripts.attach(self._keys, run, new_epoch(), keep, self._node, self._known())
         attached = scripts.attached_of(await send(call.evalsha))
         await self._enter(send, run)
         return Session(send, run, attached)

@@ -21,7 +21,7 @@ from pushserver.redis.leases import Leases, NoMemory, Remembered
 from pushserver.redis.problems import SILENT, STARTING, Problem
 from pushserver.redis.registry import Registry
 from pushserver.redis.rows import Ordered
-from pushserver.redis.scripts import Bounds
+from pushserver.redis.scripts import Bounds, Known
 from pushserver.redis.state import State
 from pushserver.redis.tail import Tail
 from pushserver.redis.upkeep import Upkeep
@@ -114,6 +114,7 @@ class RedisLog:
                 lost,
                 self._failed,
                 self.registry.enter,
+                self._known,
             )
 
         self._writing = connection(self._can_write, self._writer.lost)
@@ -129,6 +130,9 @@ class RedisLog:
         self._losses = 0
         self._told: set[str] = set()
         self._waiting: set[Deferred[None]] = set()
+
+    def _known(self) -> list[Known]:
+        return [self._writer.known, self._tail.known]
 
     def feed(self, follower: Follower) -> None:
         """Pass the changes to this follower."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -50,7 +50,7 @@ ATTACH = Script(
     + """
 local meta, log, nodes = unpack(KEYS)
 local run, new_epoch, keep, layout, node = unpack(ARGV)
-local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq', 'layout')
+local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq', 'layout', 'runs', 'past')
 if m[4] and m[4] ~= layout then return redis.error_reply('LAYOUT ' .. m[4]) end
 local epoch, seq = m[2], m[3] and tonumber(m[3])
 local same = m[1] and epoch and seq and (m[1] == run or keep == '1')
@@ -65,6 +65,29 @@ if redis.call('EXISTS', log) == 1 then
         end
     end
 end
+-- The runs of this epoch, each with the seq with which it began: `run:seq;`, the newest last.
+local runs = m[5] or ''
+-- The least seq with which a later run than this one began.
+local function least(seen)
+    local begun = m[1] == run and math.huge or seq
+    local _, past = string.find(runs, seen .. ':', 1, true)
+    for first in string.gmatch(string.sub(runs, past and past + 1 or 1), ':(%d+);') do
+        begun = math.min(begun, tonumber(first))
+    end
+    return begun
+end
+-- The epochs before this one, as `epoch;`. If the node has seen one that is not among them, or more
+-- of this one than a later run began with, these are older data, or were once.
+local past = m[6] or ''
+local function has_passed(one) return string.find(past, one .. ';', 1, true) end
+for i = 6, #ARGV, 3 do
+    local seen_run, seen_epoch, seen_seq = unpack(ARGV, i, i + 2)
+    if seen_epoch == epoch then
+        same = same and tonumber(seen_seq) <= least(seen_run)
+    elseif seen_epoch ~= '' and not has_passed(seen_epoch) then
+        same = false
+    end
+end
 -- Before the first write that takes memory: the nodes must be able to free some.
 if not same or m[1] ~= run or last > seq then redis.call('HDEL', meta, 'run') end
 if last > 1e15 then
@@ -75,10 +98,18 @@ elseif last > seq then
     same = false
 end
 if not same then
-    epoch = new_epoch
-    redis.call('HSET', meta, 'run', run, 'epoch', epoch, 'seq', text(seq), 'layout', layout)
-elseif m[1] ~= run then
-    redis.call('HSET', meta, 'run', run)
+    local seen = {epoch}
+    for i = 7, #ARGV, 3 do seen[#seen + 1] = ARGV[i] end
+    for _, one in ipairs(seen) do
+        if one and one ~= '' and not has_passed(one) then past = past .. one .. ';' end
+    end
+    past = string.sub(past, -2000)
+    epoch, runs = new_epoch, ''
+    redis.call('HSET', meta, 'epoch', epoch, 'seq', text(seq), 'layout', layout, 'past', past)
+end
+if not same or m[1] ~= run then
+    runs = string.sub(runs .. run .. ':' .. text(seq) .. ';', -2000)
+    redis.call('HSET', meta, 'run', run, 'runs', runs)
 end
 -- Each process is a node of its own: those that were silent for a day are gone.
 if redis.call('HLEN', nodes) > 1000 then
@@ -328,15 +359,26 @@ SCRIPTS = (ATTACH, PUBLISH, IMAGE, CLEAR, ORDER, ALIVE)
 # --- the calls ---------------------------------------
 
 
-def attach(keys: Keys, run: str, new_epoch: str, keep: bool, node: str) -> Call:
+class Known(NamedTuple):
+    """The last `seq` of an epoch that a node has seen, and the run in which it was."""
+
+    run: str
+    epoch: str
+    seq: int
+
+
+def attach(
+    keys: Keys, run: str, new_epoch: str, keep: bool, node: str, known: Sequence[Known] = ()
+) -> Call:
     """Begin a connection to the Redis server whose run id is `run`; before all other calls.
 
     `new_epoch` becomes the epoch unless the data set is the one that it was: that of the same run,
-    or of an earlier one if `keep`. Answers `Attached`, or with an error `LAYOUT <n>`.
+    or of an earlier one if `keep`, with all that is `known`. Answers `Attached`, or with an error
+    `LAYOUT <n>`.
     """
-    return call_of(
-        ATTACH, (keys.meta, keys.log, keys.nodes), run, new_epoch, int(keep), LAYOUT, node
-    )
+    own = (keys.meta, keys.log, keys.nodes)
+    seen = [part for each in known for part in each]
+    return call_of(ATTACH, own, run, new_epoch, int(keep), LAYOUT, node, *seen)
 
 
 def publish(

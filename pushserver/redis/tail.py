@@ -25,7 +25,7 @@ from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
 from pushserver.redis.rows import Appended, Cleared, NotOurs, Ordered
-from pushserver.redis.scripts import Images
+from pushserver.redis.scripts import Images, Known
 from pushserver.redis.writer import Id, follows, id_of
 
 AT_ONCE = 512
@@ -160,12 +160,18 @@ class Tail:
         self.ordered: Callable[[Ordered], None] = lambda order: None
         """Called with each order."""
         self._session: Session | None = None
+        self._run = ""
         self._reads = False
         # Whether the followed channels have all entries up to `place`.
         self._whole = False
         self._loads: deque[Load] = deque()
         self._late_bytes = 0
         self._entries: deque[Any] = deque()
+
+    @property
+    def known(self) -> Known:
+        """The last entry that it has seen."""
+        return Known(self._run, self.epoch, self.place[0])
 
     @property
     def attached(self) -> bool:
@@ -191,6 +197,7 @@ class Tail:
     def connected(self, session: Session) -> None:
         """There is a session: continue with the next entry, if it is there."""
         self._session = session
+        self._run = session.run
         if not self._whole or session.attached.epoch != self.epoch:
             self._jump()
             return

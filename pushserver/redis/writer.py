@@ -22,7 +22,7 @@ from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
 from pushserver.redis.problems import Problem, of_reply
-from pushserver.redis.scripts import Bounds, Images, Numbered
+from pushserver.redis.scripts import Bounds, Images, Known, Numbered
 
 WAITING_BYTES = 32 * 2**20
 """The most bytes of drafts that wait for their receipts."""
@@ -32,8 +32,9 @@ ORDER_BYTES = 2**20
 """The longest order; each node keeps it while it reads."""
 IMAGES_AT_ONCE = 100
 """The channels of one call of the script `image`, which holds up all others at the server."""
-PATIENCE_SECONDS = 15.0
-"""A draft that has no receipt after this time fails, though it may have been published."""
+PATIENCE_SECONDS = 8.0
+"""A draft that has no receipt after this time fails, though it may have been published. `publish`
+of this package waits ten seconds."""
 ENTRIES_AT_ONCE = 500
 """The entries of one answer in which receipts are looked up."""
 
@@ -105,8 +106,8 @@ class Writer:
         self._fence = fence
         self._session: Session | None = None
         self._counter = 0
-        self._epoch = ""
-        self._seq = 0
+        self.known = Known("", "", 0)
+        """The last entry of which it knows."""
         self._bytes = 0
         # Without a receipt, by counter; those whose answer is `again` or was lost are `_missing`.
         self._waiting: dict[int, _Waiting] = {}
@@ -130,7 +131,7 @@ class Writer:
         """There is a session: send the drafts again that were not published."""
         self._session = session
         attached = session.attached
-        self._epoch, self._seq = attached.epoch, attached.seq
+        self.known = Known(session.run, attached.epoch, attached.seq)
         self._sees(attached.epoch)
         for waiting in tuple(self._waiting.values()):
             if waiting.counter > attached.counter:
@@ -154,7 +155,7 @@ class Writer:
         """Fail the drafts that wait too long for their receipts."""
         old = self._monotonic() - PATIENCE_SECONDS
         for waiting in [each for each in self._waiting.values() if each.since <= old]:
-            self._refuse(waiting, away())
+            self._refuse(waiting, _unknown())
 
     def passed(self) -> None:
         """The tail has moved on, or has stopped: give the answers that waited for it."""
@@ -264,7 +265,7 @@ class Writer:
     def _saw(self, epoch: str) -> None:
         """Compare the epoch of an answer with those of this session and of the tail."""
         self._sees(epoch)
-        if epoch != self._epoch:
+        if epoch != self.known.epoch:
             self._again("the log has a new epoch")
 
     async def settle(self) -> None:
@@ -291,7 +292,7 @@ class Writer:
         """Give a draft the next counter, and send it."""
         self._counter += 1
         waiting.counter = self._counter
-        waiting.epoch, waiting.after = self._epoch, self._seq
+        waiting.epoch, waiting.after = self.known.epoch, self.known.seq
         self._waiting[self._counter] = waiting
         if self._session is not None:
             self._send(waiting)
@@ -328,7 +329,7 @@ class Writer:
             self.metrics.publications += 1
         self._received(waiting, numbered)
         if session is self._session:
-            self._seq = max(self._seq, numbered.seq)
+            self.known = self.known._replace(seq=max(self.known.seq, numbered.seq))
             self._saw(numbered.epoch)
 
     def _received(self, waiting: _Waiting, numbered: Numbered) -> None:
@@ -503,3 +504,12 @@ def id_of(name: bytes) -> Id:
     """The id of an entry of a stream; raises ValueError."""
     seq, _, number = name.partition(b"-")
     return int(seq), int(number)
+
+
+def _unknown() -> Unavailable:
+    """The error of a draft that was sent, and of which nothing is known."""
+    return Unavailable(
+        "Redis does not answer: the publication may still be made; repeat it with an idempotency"
+        " key",
+        "broker",
+    )

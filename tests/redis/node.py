@@ -15,7 +15,7 @@ from pushserver.redis.connection import SCRIPTS
 from pushserver.redis.keys import Keys
 from pushserver.redis.rows import Appended, Cleared, Ordered
 from pushserver.redis.script import Call, Script
-from pushserver.redis.scripts import Attached, Bounds, Images, Numbered
+from pushserver.redis.scripts import Attached, Bounds, Images, Known, Numbered
 from pushserver.redis.upkeep_scripts import Swept
 from tests.redis.server import Connection, RedisServer
 
@@ -49,8 +49,8 @@ class Node:
     def call(self, call: Call) -> Any:
         return self.redis.run(call)
 
-    def attach(self, epoch: str, keep: bool = False) -> Attached:
-        answer = self.call(scripts.attach(KEYS, self.run, epoch, keep, self.name))
+    def attach(self, epoch: str, keep: bool = False, known: Sequence[Known] = ()) -> Attached:
+        answer = self.call(scripts.attach(KEYS, self.run, epoch, keep, self.name, known))
         attached = scripts.attached_of(answer)
         self.epoch = attached.epoch
         return attached

@@ -14,7 +14,7 @@ from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import Draft
 from pushserver.redis import scripts
 from pushserver.redis.rows import Appended
-from pushserver.redis.scripts import Attached, Numbered
+from pushserver.redis.scripts import Attached, Known, Numbered
 from tests.redis.node import KEYS, Node
 from tests.redis.server import RedisError, RedisServer
 
@@ -68,6 +68,63 @@ def test_everything_is_there_after_a_kill_with_each_write_on_the_disk(tmp_path: 
         assert (numbers.epoch, numbers.seq, numbers.offset) == ("e1", 51, 51)
         found = at_follower(node).resume("a", Position("e1", 40))
         assert [row.offset for row in found.publications] == list(range(41, 52))
+
+
+def test_a_node_that_has_seen_more_than_there_is_makes_another_epoch(redis: RedisServer) -> None:
+    with attached(redis) as node, attached(redis) as other:
+        for _ in range(10):
+            node.publish()
+        redis.connection("SAVE")
+        for _ in range(5):
+            node.publish()
+        seen = Known(node.run, "e1", 15)
+        redis.restart()
+        reconnect(node, redis)
+        reconnect(other, redis)
+        # Another one, which knows nothing, is first, and publishes until the numbers are as high.
+        assert other.attach("e2", keep=True, known=[Known("", "", 0)]) == Attached("e1", 10, 10)
+        other.counter = 10
+        for _ in range(20):
+            other.publish()
+        assert node.attach("e3", keep=True, known=[Known("", "", 0), seen]) == Attached(
+            "e3", 30, 30
+        )
+        assert other.attach("e4", keep=True, known=[Known(other.run, "e1", 30)]).epoch == "e3"
+
+
+def test_a_node_knows_data_of_an_epoch_that_had_passed(redis: RedisServer) -> None:
+    with attached(redis) as node:
+        node.publish()
+        redis.connection("SAVE")
+        redis.connection("HDEL", KEYS.meta, "run")
+        assert node.attach("e2") == Attached("e2", 1, 1)
+        seen = Known(node.run, "e2", 1)
+        # That of the past is no other one's.
+        assert node.attach("e3", known=[Known("run", "e1", 9)]).epoch == "e2"
+        redis.restart()
+        reconnect(node, redis)
+        assert node.attach("e4", keep=True, known=[seen]) == Attached("e4", 1, 1)
+        assert node.attach("e5", known=[seen, Known(node.run, "e4", 1)]).epoch == "e4"
+
+
+def test_the_command_after_a_restore_makes_another_epoch(redis: RedisServer) -> None:
+    with attached(redis) as node:
+        node.publish()
+        redis.connection("HDEL", KEYS.meta, "run")
+        assert node.attach("e2", keep=True) == Attached("e2", 1, 1)
+
+
+def test_a_node_that_has_seen_all_there_is_keeps_the_epoch(redis: RedisServer) -> None:
+    with attached(redis) as node:
+        for _ in range(10):
+            node.publish()
+        redis.connection("SAVE")
+        seen = Known(node.run, "e1", 10)
+        redis.restart()
+        reconnect(node, redis)
+        assert node.attach("e2", keep=True, known=[seen]) == Attached("e1", 10, 10)
+        node.publish()
+        assert node.attach("e3", keep=True, known=[seen, Known(node.run, "e1", 11)]).epoch == "e1"
 
 
 @pytest.mark.parametrize("appendfsync", ["always", "everysec", "no"])

@@ -17,6 +17,7 @@ from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
 from pushserver.redis.problems import Problem
+from pushserver.redis.scripts import Known
 from pushserver.redis.writer import Id
 
 MOST = 10_000
@@ -44,6 +45,8 @@ class DataSet:
     run: str = ""
     epoch: str = ""
     seq: int = 0
+    runs: list[tuple[bytes, int]] = field(default_factory=list)
+    past: set[str] = field(default_factory=set)
     log: list[tuple[Id, list[bytes]]] = field(default_factory=list)
     last: Id = (0, 0)
     nodes: dict[bytes, int] = field(default_factory=dict)
@@ -103,6 +106,13 @@ class FakeRedis:
             self.data = copy.deepcopy(self._saved)
         self.knows_scripts = False
 
+    def restore(self) -> None:
+        """Start with the saved data set, and say that it is complete."""
+        self.data = copy.deepcopy(self._saved)
+        self.run = f"run{next(self._runs)}"
+        self.keeps = True
+        self.knows_scripts = False
+
     def flush(self) -> None:
         """Drop everything."""
         self.data = DataSet()
@@ -159,14 +169,26 @@ class FakeRedis:
         return found[: int(rest[1])] if rest else found
 
     def _attach(self, keys: list[bytes], arguments: list[bytes]) -> Any:
-        run, new_epoch, keep, _, node = arguments
+        run, new_epoch, keep, _, node, *known = arguments
         data = self.data
         foreign = data.last[0] > data.seq
-        if not data.epoch or foreign or not (data.run == run.decode() or keep == b"1"):
+        same = data.run == run.decode()
+        runs = list(data.runs) if same else [*data.runs, (run, data.seq)]
+        names = [name for name, _ in runs]
+        older = False
+        for seen, epoch, seq in zip(known[::3], known[1::3], known[2::3], strict=True):
+            later = runs[names.index(seen) + 1 :] if seen in names else runs
+            if epoch.decode() == data.epoch:
+                older |= any(int(seq) > begun for _, begun in later)
+            else:
+                older |= epoch != b"" and epoch.decode() not in data.past
+        if not data.epoch or foreign or older or not (same or keep == b"1"):
+            data.past |= {data.epoch, *(epoch.decode() for epoch in known[1::3])}
             data.epoch = new_epoch.decode()
             data.seq = max(data.seq, data.last[0])
+            runs = [(run, data.seq)]
             self._renew()
-        data.run = run.decode()
+        data.run, data.runs = run.decode(), runs
         return [data.epoch.encode(), data.seq, b"%d" % data.nodes.get(node, 0)]
 
     def _renew(self) -> None:
@@ -295,12 +317,14 @@ class FakeConnection:
         lost: Callable[[], None],
         failed: Callable[[Problem], None],
         enter: Any,
+        known: Callable[[], Sequence[Known]],
     ):
         self._keys = keys
         self._node = node
         self._made = made
         self._lost = lost
         self._failed = failed
+        self._known = known
         self.linked = False
         self._up: deque[tuple[Sequence[bytes], Deferred[Any]]] = deque()
         self._down: deque[tuple[Deferred[Any], Any]] = deque()
@@ -325,7 +349,8 @@ class FakeConnection:
         redis = self.redis
         redis.knows_scripts = True
         epoch = f"epoch{next(redis._epochs)}"
-        call = scripts.attach(self._keys, redis.run, epoch, redis.keeps, self._node)
+        keys, known = self._keys, self._known()
+        call = scripts.attach(keys, redis.run, epoch, redis.keeps, self._node, known)
         attached = scripts.attached_of(redis.execute(call.evalsha))
         self.linked = True
         self._made(Session(self._send, redis.run, attached))

@@ -199,6 +199,25 @@ class World:
         if not keeps:
             self.applied = self.saved.copy()
 
+    def restore(self) -> None:
+        """Redis starts with the saved data set, and says that it is complete.
+
+        Some node has seen all that is lost, and all are back before the next publication: what one
+        has seen, another does not know.
+        """
+        data = self.redis.data
+        known = [(each.epoch, each.seq) for m in self.members for each in m.log._known()]
+        if (data.epoch, data.seq) not in known:
+            return
+        for member in self.members:
+            for link in member.links:
+                link.cut()
+        self.redis.restore()
+        self.applied = self.saved.copy()
+        for member in self.members:
+            for link in member.links:
+                link.connect()
+
     def flush(self) -> None:
         self.redis.flush()
         self.redis.save()
@@ -284,6 +303,7 @@ def program(random: Random, length: int) -> Iterator[tuple[Any, ...]]:
                     ("clear", node, channel),
                     ("crash", choose([True, False])),
                     ("save",),
+                    ("restore",),
                     ("flush",),
                     ("forget_scripts",),
                     ("write_foreign",),
