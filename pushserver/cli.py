@@ -351,12 +351,15 @@ def _check_config(options: Any, out: TextIO) -> None:
     from pushserver.config.loader import read, warnings
     from pushserver.resources.pages import look_problems
     from pushserver.resources.templates import Templates
+    from pushserver.server.broker_parts import check_libraries
     from pushserver.server.ports import check_endpoints
     from pushserver.sources.registry import SourceTypes
 
     types = SourceTypes()
     config = read(options.file, os.environ, types)
     check_endpoints(config.server.listen, config.server.metrics_listen)
+    if config.broker.url:
+        check_libraries()
     for line in warnings(os.environ, types, config):
         complain(line)
     # Without a folder here, that of the application counts.

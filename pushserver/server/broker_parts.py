@@ -192,8 +192,9 @@ def check_libraries() -> None:
     """Raise StartFailed if the client of Redis is not installed."""
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise StartFailed(
-            f"broker.url is set, and {' and '.join(missing)} is not installed:"
+            f"broker.url is set, and {' and '.join(missing)} {verb} not installed:"
             " pip install 'pushserver[redis]'"
         )
 

@@ -36,7 +36,7 @@ class RoomLog:
             if refused:
                 self._log.warn(
                     "{n} subscriptions or publications to new channels were refused: {setting} is"
-                    " {most}, and that many are watched",
+                    " {most}, and no channel makes room",
                     n=refused,
                     setting=setting,
                     most=most,

@@ -122,6 +122,16 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         make(parsed("--broker", URL), {}, memory_reactor())
 
 
+def test_check_config_names_missing_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_parts, "LIBRARIES", ("no_such", "nor_such"))
+    path = tmp_path / "c.toml"
+    path.write_text('[broker]\nurl = "redis://h"')
+    with pytest.raises(StartFailed, match="no_such and nor_such are not installed"):
+        main(["check-config", str(path)])
+
+
 def test_run_of_an_application_has_it_too() -> None:
     with pytest.raises(StartFailed, match="--broker: invalid URL of a Redis server 'x'"):
         PushServer().run(port=0, broker="x")
