@@ -57,7 +57,10 @@ LIBRARIES = {
 }
 
 # htmx 2 writes the event of a lost connection to the console; htmx 4 ends its own request.
-LOST = f"{LOST_CONNECTION}|console error: Event$|orders.as=htmx.*: net::ERR_ABORTED"
+LOST = (
+    f"{LOST_CONNECTION}|console error: Event$|orders.as=htmx.*: net::ERR_ABORTED"
+    "|htmx:sse:error: Failed to fetch"
+)
 HIDE = """(state) => {
   Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
   Object.defineProperty(document, "hidden", { value: state === "hidden", configurable: true });

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pushserver.server.port_owner import left_worker
+from pushserver.server.port_owner import left_worker, owner
 from pushserver.server.workers import control
 from pushserver.usercode.fork import close_in_forks
 
@@ -92,14 +92,17 @@ class Holding:
         They were left without a folder in which this process could have found them. This runs
         before the reactor.
         """
-        for step in range(round((control.ALONE_SECONDS + LATE_SECONDS) / STEP_SECONDS)):
+        awaited = False
+        for _ in range(round((control.ALONE_SECONDS + LATE_SECONDS) / STEP_SECONDS)):
             try:
                 return _bind(family, address, shares)
             except OSError as error:
                 worker = left_worker(address[1]) if error.errno == errno.EADDRINUSE else None
-                if worker is None:
+                # A process that is ending shows no files, and may still have the port.
+                if worker is None and not (awaited and not owner(address[1])):
                     raise
-                if not step:
+                if not awaited:
+                    awaited = True
                     self._log.warn(
                         "port {port} is in use by a worker of a server that died (process {pid}),"
                         " which ends by itself within {seconds:g} s: waiting for that",

@@ -63,13 +63,15 @@ def test_start_waits_for_the_end_of_workers_of_a_server_that_died(
     with socket.create_server(("127.0.0.1", 0)) as left:
         port, asked = left.getsockname()[1], []
 
-        def left_worker(port: int) -> int:
+        def left_worker(port: int) -> int | None:
             asked.append(port)
             if len(asked) == 3:
                 left.close()
-            return 7
+            # It is ending, and shows no files any more.
+            return 7 if len(asked) < 3 else None
 
         monkeypatch.setattr(holding_module, "left_worker", left_worker)
+        monkeypatch.setattr(holding_module, "owner", lambda port: "")
         monkeypatch.setattr(holding_module, "STEP_SECONDS", 0.01)
         with held(f"tcp:{port}:interface=127.0.0.1") as ports:
             assert ports.urls() == [f"http://127.0.0.1:{port}/"]
@@ -83,6 +85,20 @@ def test_start_waits_for_no_other_program(trouble: Trouble) -> None:
         text = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
         with pytest.raises(StartFailed, match="in use"), held(text):
             pass
+
+
+def test_start_does_not_wait_for_the_program_that_was_faster(
+    monkeypatch: pytest.MonkeyPatch, trouble: Trouble
+) -> None:
+    found = iter([7, None])
+    monkeypatch.setattr(holding_module, "left_worker", lambda port: next(found))
+    monkeypatch.setattr(holding_module, "owner", lambda port: "other (process 8)")
+    monkeypatch.setattr(holding_module, "STEP_SECONDS", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as left:
+        text = f"tcp:{left.getsockname()[1]}:interface=127.0.0.1"
+        with pytest.raises(StartFailed, match="in use"), held(text):
+            pass
+    assert len(trouble.take()) == 1
 
 
 def test_start_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch, trouble: Trouble) -> None:
