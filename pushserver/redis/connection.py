@@ -88,11 +88,14 @@ class Server:
 def server_of(info: bytes, fsync: str) -> Server:
     """The server of an answer to INFO, if it can have the log; raises Unfit.
 
-    `fsync` is its setting `appendfsync`; empty if it is not known.
+    Raises ErrorReply while it reads its file: until it has, it says that it writes none. `fsync`
+    is its setting `appendfsync`; empty if it is not known.
     """
     facts = dict(
         line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line
     )
+    if facts.get("loading", "0") != "0":
+        raise ErrorReply("LOADING Redis is loading the dataset in memory")
     version = facts.get("redis_version", "")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < LEAST_VERSION:

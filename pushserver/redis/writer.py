@@ -328,7 +328,8 @@ class Writer:
         else:
             self.metrics.publications += 1
         self._received(waiting, numbered)
-        if session is self._session:
+        # A first receipt may be of an earlier epoch.
+        if numbered.kind == "new" and session is self._session:
             self.known = self.known._replace(seq=max(self.known.seq, numbered.seq))
             self._saw(numbered.epoch)
 

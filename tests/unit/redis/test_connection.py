@@ -58,6 +58,11 @@ class TestServer:
         with pytest.raises(Unfit, match=f"^{problem}"):
             server_of(info(**facts), "always")
 
+    def test_one_that_reads_its_file_says_nothing_of_use(self) -> None:
+        with pytest.raises(ErrorReply, match=r"^LOADING "):
+            server_of(info(loading="1", aof_enabled="0"), "always")
+        assert server_of(info(loading="0"), "always").keeps
+
     @pytest.mark.parametrize(
         ("facts", "fsync", "keeps"),
         [

@@ -131,6 +131,26 @@ def test_known_key_gives_the_first_receipt(world: World) -> None:
     assert first == second
 
 
+def test_first_receipt_of_an_earlier_epoch_ends_no_connection(
+    world: World, trouble: Trouble
+) -> None:
+    here, there = world.members
+    first = send(here, key="k")
+    world.settle()
+    world.redis.save()
+    for member in world.members:
+        for link in member.links:
+            link.cut()
+    world.redis.crash(keeps=False)
+    world.settle()
+    trouble.clear()
+    second = send(there, key="k")
+    world.settle()
+    assert first == second
+    assert world.redis.data.epoch not in first[0].epoch
+    assert trouble.take() == []
+
+
 def test_nothing_is_published_without_a_connection(world: World) -> None:
     here = world.members[0]
     here.links[0].cut()
