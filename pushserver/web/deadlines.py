@@ -15,14 +15,14 @@ class Waiting(Protocol):
     """A connection that waits."""
 
     def loseConnection(self) -> None:
-        """Its time is over."""
+        """End it: its time is over."""
 
 
 class Deadlines:
     """Ends connections `seconds` after each was added, unless it was removed before.
 
-    All wait equally long, so the one that was added first is the next whose time is over. A timer
-    of the reactor for each took a tenth of the time of a connect. `monotonic` is the steady clock.
+    All wait equally long, so the one that was added first is the next whose time is over, and one
+    timer of the reactor is enough. `monotonic` is the steady clock.
     """
 
     def __init__(self, reactor: IReactorTime, monotonic: Callable[[], float], seconds: float):
@@ -33,14 +33,14 @@ class Deadlines:
         self._timer: IDelayedCall | None = None
 
     def add(self, waiting: Waiting) -> float:
-        """Begin; return the time of the steady clock at which the time is over."""
+        """Begin to wait; return the time of the steady clock at which the connection ends."""
         until = self._until[waiting] = self._monotonic() + self.seconds
         if self._timer is None:
             self._timer = self._reactor.callLater(self.seconds, self._due)
         return until
 
     def remove(self, waiting: Waiting) -> None:
-        """End nothing; a no-op for one that does not wait."""
+        """Let the connection stay; a no-op for one that does not wait."""
         self._until.pop(waiting, None)
         if not self._until and self._timer is not None:
             self._timer.cancel()

@@ -35,7 +35,8 @@ MAX_NAME_BYTES = 256
 MAX_KEPT_BYTES = 2_048
 """The longest head that is parsed once for all connections that repeat it."""
 KEPT_HEADS = 256
-"""The heads that are kept, with their fields: at most 3 MB."""
+"""The heads that are kept, with their fields: 1.4 MB with one long field each, 6.5 with many short
+ones."""
 
 _HEAD = re.compile(
     rb"GET (/[A-Za-z0-9_./:@~-]*)(?:\?([!-~]*))? HTTP/1\.1\r\n"

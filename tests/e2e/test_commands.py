@@ -64,8 +64,9 @@ def test_curl_follows(server: Server, commands: dict[str, str]) -> None:
         start_new_session=True,
     ) as program:
         assert program.stdout is not None
-        while "data:" not in program.stdout.readline():
-            """The position comes first."""
+        # The position comes first.
+        while "data:" not in (line := program.stdout.readline()):
+            assert line
         publish(server, PATH, "curl follows")
         while '"curl follows"' not in (line := program.stdout.readline()):
             assert line
