@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import random
-import re
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.error import (
-    ConnectError,
-    ConnectingCancelledError,
-    ConnectionClosed,
-    DNSLookupError,
-)
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.channels.history import new_epoch
-from pushserver.config.redis_url import Address
+from pushserver.config.redis_url import SENTINEL_RULE, Address
 from pushserver.errors import PushServerError
 from pushserver.redis import lease_scripts, node_scripts, scripts, upkeep_scripts
 from pushserver.redis.commands import ErrorReply, Gone, Send
+from pushserver.redis.dial import ANSWER_SECONDS, CANNOT_CONNECT, authenticate, dial
 from pushserver.redis.keys import Keys
-from pushserver.redis.problems import BROKEN, SILENT, TAKEN, UNFIT, Problem, of_reply
+from pushserver.redis.problems import AWAY, BROKEN, SILENT, TAKEN, UNFIT, UNKNOWN, Problem, of_reply
 from pushserver.redis.scripts import Attached, Known
+from pushserver.redis.sentinel import NoMaster, Sentinels
 
 SCRIPTS = tuple(
     script
@@ -41,14 +34,14 @@ LEAST_VERSION = (6, 2)
 POLICY = "noeviction"
 KEEPS = "+"
 """The end of the name of a run that writes each answer to its file."""
-ANSWER_SECONDS = 5.0
-"""A server that does not answer for this time is away."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts; each pause is twice as long as the last one, with a jitter."""
+LONGEST_WITH_SENTINELS = 1.0
+"""The longest pause if Sentinels may name another server at any time."""
+FIT_SECONDS = 5.0
+"""The interval in which an attached server is asked again whether it can have the log."""
 STEADY_SECONDS = 2.0
 """After a connection of this length, the pauses begin with the first one again."""
-
-_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
 class Unfit(PushServerError):
@@ -61,20 +54,6 @@ class NameTaken(Unfit):
     """Another node has the name of this one."""
 
     short = TAKEN
-
-
-def endpoint_of(address: Address, reactor: Any) -> IStreamClientEndpoint:
-    """The endpoint of the server; raises OSError and ValueError if its certificates are wrong."""
-    if address.path:
-        return UNIXClientEndpoint(reactor, address.path, timeout=ANSWER_SECONDS)
-    endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=ANSWER_SECONDS)
-    if not address.tls:
-        return endpoint
-    roots = None
-    if address.ca:
-        with open(address.ca, "rb") as file:
-            roots = trustRootFromCertificates(map(Certificate.loadPEM, _BLOCK.findall(file.read())))
-    return wrapClientTLS(optionsForClientTLS(address.host, roots), endpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +75,8 @@ def server_of(info: bytes, fsync: str) -> Server:
     )
     if facts.get("loading", "0") != "0":
         raise ErrorReply("LOADING Redis is loading the dataset in memory")
+    if facts.get("redis_mode") == "sentinel":
+        raise Unfit(f"this is a Sentinel: expected a Redis, or broker.url {SENTINEL_RULE}")
     version = facts.get("redis_version", "")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < LEAST_VERSION:
@@ -117,13 +98,28 @@ def server_of(info: bytes, fsync: str) -> Server:
     return Server(run, keeps)
 
 
+async def _ask(send: Send) -> Server:
+    """The server at the other end, if it can have the log; raises Unfit, ErrorReply and Gone."""
+    info = await send([b"INFO"])
+    try:
+        _, fsync = await send([b"CONFIG", b"GET", b"appendfsync"])
+    except (ErrorReply, ValueError):
+        # Not permitted: then nobody knows.
+        fsync = b""
+    return server_of(info, fsync.decode("utf-8", "replace"))
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An attached connection: `send` sends commands, and `run` is the first argument of scripts."""
+    """An attached connection: `send` sends commands, and `run` is the first argument of scripts.
+
+    `server` is the address of the server, for the log.
+    """
 
     send: Send
     run: str
     attached: Attached
+    server: str = ""
 
 
 Enter = Callable[[Send, str], Coroutine[Any, Any, None]]
@@ -137,9 +133,10 @@ async def _enter_nothing(send: Send, run: str) -> None:
 class Connection:
     """Connects to a server, attaches this node, and does both again when the connection is lost.
 
-    `made` is called with each session, `lost` when it is over, and `failed` with the problem of
-    each attempt without success. `enter` is called with each connection before it is `made`, and
-    raises Unfit if this node must not take part.
+    With Sentinels, these are asked for the server each time. `made` is called with each session,
+    `lost` when it is over, and `failed` with the problem of each attempt without success. `enter`
+    is called with each connection before it is `made`, and raises Unfit if this node must not take
+    part.
     """
 
     _log = Logger()
@@ -167,11 +164,14 @@ class Connection:
         self._failed = failed
         self._enter = enter
         self._known = known
+        self._sentinels = Sentinels(address, reactor) if address.sentinels else None
+        self._place = address
         self._running = False
         self._attempt: Deferred[None] | None = None
         self._later: IDelayedCall | None = None
         self._wire: Any = None
-        self._attached = False
+        self._session: Session | None = None
+        self._asked = 0.0
         self._since = 0.0
         self._failures = 0
 
@@ -192,17 +192,41 @@ class Connection:
 
     def again(self, reason: str, short: str = BROKEN) -> None:
         """End the connection, and make another one: something is wrong with this one."""
-        if self._attached:
+        if self._session is not None:
             self._failed(Problem(reason, short))
             self.drop()
+
+    async def check(self) -> None:
+        """Leave a server that cannot have the log any more; called again and again.
+
+        It may have become a replica, or have been told to drop keys.
+        """
+        session, now = self._session, self._seconds()
+        if session is None or now - self._asked < FIT_SECONDS:
+            return
+        self._asked = now
+        try:
+            await _ask(session.send)
+        except Unfit as error:
+            if session is self._session:
+                problem = self._of_place(str(error), error.short)
+                self.again(problem.text, problem.short)
+        except (Gone, ErrorReply):
+            # It is lost, or about to be.
+            pass
+
+    def leave_for(self, named: Address) -> None:
+        """Leave the server, if the Sentinels name another one."""
+        if named != self._place:
+            self.again(f"the Sentinels name another master: {named}")
 
     def drop(self) -> None:
         """End the present connection."""
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.drop()
-        if self._attached:
-            self._attached = False
+        if self._session is not None:
+            self._session = None
             self._lost()
             self._try_again()
 
@@ -218,37 +242,37 @@ class Connection:
         self._fail(Problem(f"an error in the server: {failure.getErrorMessage()}"))
 
     async def _try(self) -> None:
-        from pushserver.redis.wire import Wire
-
         wire: Any = None
-        factory: Any = Factory()
-        factory.noisy = False
-        factory.buildProtocol = lambda address: Wire(self._ended)
         timer: IDelayedCall | None = None
         try:
-            wire = await endpoint_of(self._address, self._reactor).connect(factory)
+            if self._sentinels is not None:
+                self._place = await self._sentinels.master()
+            wire = await dial(self._place, self._reactor, self._ended)
             timer = self._reactor.callLater(ANSWER_SECONDS, wire.drop)
             session = await self._attach(wire.send)
         except (CancelledError, ConnectingCancelledError):
             if wire is not None:
                 wire.drop()
-        except (ConnectError, ConnectionClosed, DNSLookupError, OSError) as error:
-            self._fail(Problem(str(error) or type(error).__name__))
+        except NoMaster as error:
+            self._fail(Problem(str(error), UNKNOWN))
+        except CANNOT_CONNECT as error:
+            self._fail(self._of_place(str(error) or type(error).__name__))
         except Gone:
             if wire.ended:
-                self._fail(Problem(wire.ended))
+                self._fail(self._of_place(wire.ended))
             else:
-                self._fail(Problem("it did not answer", SILENT))
+                self._fail(self._of_place("it did not answer", SILENT))
         except ErrorReply as error:
             wire.drop()
-            self._fail(of_reply(error))
+            problem = of_reply(error)
+            self._fail(self._of_place(problem.text, problem.short))
         except Unfit as error:
             wire.drop()
-            self._fail(Problem(str(error), error.short))
+            self._fail(self._of_place(str(error), error.short))
         else:
             self._wire = wire
-            self._attached = True
-            self._since = self._seconds()
+            self._session = session
+            self._since = self._asked = self._seconds()
             try:
                 self._made(session)
             except Exception:
@@ -260,19 +284,10 @@ class Connection:
                 timer.cancel()
 
     async def _attach(self, send: Send) -> Session:
-        address = self._address
-        if address.password:
-            user = (address.user,) if address.user else ()
-            await send([b"AUTH", *(part.encode() for part in (*user, address.password))])
-        if address.database:
-            await send([b"SELECT", b"%d" % address.database])
-        info = await send([b"INFO"])
-        try:
-            _, fsync = await send([b"CONFIG", b"GET", b"appendfsync"])
-        except (ErrorReply, ValueError):
-            # Not permitted: then nobody knows.
-            fsync = b""
-        server = server_of(info, fsync.decode("utf-8", "replace"))
+        await authenticate(send, self._place)
+        server = await _ask(send)
+        if self._place.database:
+            await send([b"SELECT", b"%d" % self._place.database])
         for script in SCRIPTS:
             await send([b"SCRIPT", b"LOAD", script.text])
         before = await send([b"HGET", self._keys.meta, b"run"]) or b""
@@ -282,11 +297,18 @@ class Connection:
         call = scripts.attach(self._keys, run, new_epoch(), keep, self._node, self._known())
         attached = scripts.attached_of(await send(call.evalsha))
         await self._enter(send, run)
-        return Session(send, run, attached)
+        return Session(send, run, attached, str(self._place))
+
+    def _of_place(self, text: str, short: str = AWAY) -> Problem:
+        """A problem of the server; with its address, if the configuration does not have it."""
+        if self._sentinels is not None:
+            text = f"{self._place}, which the Sentinels name: {text}"
+        return Problem(text, short)
 
     def _fail(self, problem: Problem) -> None:
-        self._failed(problem)
-        self._try_again()
+        if self._running:
+            self._failed(problem)
+            self._try_again()
 
     def _ended(self, wire: Any) -> None:
         if wire is self._wire:
@@ -299,7 +321,8 @@ class Connection:
         if self._since and self._seconds() - self._since > STEADY_SECONDS:
             self._failures = 0
         self._since = 0.0
-        pause = min(FIRST_PAUSE * 2 ** min(self._failures, 10), LONGEST_PAUSE)
+        longest = LONGEST_PAUSE if self._sentinels is None else LONGEST_WITH_SENTINELS
+        pause = min(FIRST_PAUSE * 2 ** min(self._failures, 10), longest)
         self._failures += 1
         self._later = self._reactor.callLater(pause * random.uniform(0.5, 1.0), self._connect)
 

@@ -15,13 +15,15 @@ from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.redis_url import Address
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Point
-from pushserver.redis.connection import ANSWER_SECONDS, Connection, Session, new_node
+from pushserver.redis.connection import Connection, Session, new_node
+from pushserver.redis.dial import ANSWER_SECONDS
 from pushserver.redis.keys import Keys
 from pushserver.redis.leases import Leases, NoMemory, Remembered
 from pushserver.redis.problems import SILENT, STARTING, Problem
 from pushserver.redis.registry import Registry
 from pushserver.redis.rows import Ordered
 from pushserver.redis.scripts import Bounds, Known
+from pushserver.redis.sentinel import Sentinels, Watch
 from pushserver.redis.state import State
 from pushserver.redis.tail import Tail
 from pushserver.redis.upkeep import Upkeep
@@ -119,6 +121,10 @@ class RedisLog:
 
         self._writing = connection(self._can_write, self._writer.lost)
         self._reading = connection(self._can_read, self._tail.lost)
+        self._watch: Watch | None = None
+        if address.sentinels:
+            self._watch = Watch(Sentinels(address, reactor).master, self._leave_for, seconds)
+        self._server = ""
         self._next_check: IDelayedCall | None = None
         self._next_work: IDelayedCall | None = None
         self._asking: Deferred[Any] | None = None
@@ -216,7 +222,12 @@ class RedisLog:
     def _writer_again(self, reason: str) -> None:
         self._writing.again(reason)
 
+    def _leave_for(self, named: Address) -> None:
+        self._writing.leave_for(named)
+        self._reading.leave_for(named)
+
     def _can_write(self, session: Session) -> None:
+        self._server = session.server or str(self._address)
         self._asked_at = self._seconds()
         self._asking = None
         self._writer.connected(session)
@@ -251,7 +262,7 @@ class RedisLog:
             self._fire()
             self._log.info(
                 "attached to Redis at {address}",
-                address=str(self._address),
+                address=self._server,
                 event_name="redis_attached",
             )
 
@@ -270,6 +281,8 @@ class RedisLog:
             self._upkeep.work(self._tail.follower),
             self.leases.work(),
             self.registry.work(),
+            self._writing.check(),
+            *([] if self._watch is None else [self._watch.work()]),
         ):
             Deferred.fromCoroutine(work).addErrback(
                 lambda failure: self._log.failure(

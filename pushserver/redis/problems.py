@@ -11,6 +11,7 @@ SILENT = "Redis does not answer"
 UNFIT = "this Redis cannot have the log"
 TAKEN = "another server has the name of this one"
 BROKEN = "the connection to Redis is made again"
+UNKNOWN = "no Sentinel names a Redis"
 STARTING = "not attached to Redis yet"
 
 _OF_ERRORS = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from socket import gethostname
@@ -61,7 +60,7 @@ class BrokerParts(Service):
         """`history` has no channels yet; `memory` is that of the sources."""
         check_libraries()
         settings = config.broker
-        self.address = replace(parse_url(settings.url), ca=settings.ca)
+        self.address = parse_url(settings.url).vouched_for_by(settings.ca)
         self._reactor = reactor
         self._monotonic = monotonic
         self._stop = Once()

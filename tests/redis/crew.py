@@ -162,9 +162,16 @@ class Crew:
         """Wait until all nodes are attached."""
         await self.until(lambda: all(node.log.state.attached for node in self.nodes))
 
+    def add(self, url: str) -> Node:
+        """Start a node."""
+        node = Node(self, url)
+        self.nodes.append(node)
+        return node
+
     async def begin(self, *urls: str) -> None:
         """Start a node for each URL, with a reader of each channel, and two publishers."""
-        self.nodes += [Node(self, url) for url in urls]
+        for url in urls:
+            self.add(url)
         await self.attached()
         for node in self.nodes:
             for channel in CHANNELS:

@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from pushserver.redis.script import Call
 from tests.e2e.patience import PATIENCE
+from tests.e2e.server import free_port
 from tests.e2e.supervisor import NotNotified, Supervisor
 
 PROGRAM = "redis-check-rdb"
@@ -37,7 +38,10 @@ class RedisServer:
     hyphen. It saves only if they, or a command, tell it so.
     """
 
+    name = "redis-server"
+
     def __init__(self, folder: Path, **options: str):
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.options = {
             "port": "0",
@@ -54,7 +58,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
-    def __enter__(self) -> RedisServer:
+    def __enter__(self) -> Self:
         try:
             return self.start()
         except BaseException:
@@ -91,17 +95,16 @@ class RedisServer:
         """Another connection."""
         return Connection(self.path)
 
-    def start(self) -> RedisServer:
+    def start(self) -> Self:
         """Start it, and wait until it has loaded its data and answers."""
         assert self._process is None, "runs already"
         program = shutil.which(PROGRAM)
         assert program is not None, "run tools/system-packages --for-tests"
-        directives = [part for name, value in self.options.items() for part in (f"--{name}", value)]
         supervisor = Supervisor()
         try:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    ["redis-server", "--unixsocket", self.path, *directives],
+                    [self.name, *self._arguments()],
                     executable=program,
                     env=os.environ | {"NOTIFY_SOCKET": supervisor.address},
                     stdin=subprocess.DEVNULL,
@@ -115,6 +118,10 @@ class RedisServer:
         finally:
             supervisor.close()
         return self
+
+    def _arguments(self) -> list[str]:
+        directives = [part for name, value in self.options.items() for part in (f"--{name}", value)]
+        return ["--unixsocket", self.path, *directives]
 
     def kill(self) -> None:
         """End it at once, if it runs; what it has not written to its files is lost."""
@@ -149,6 +156,30 @@ class RedisServer:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "does not run"
         return self._process
+
+
+class SentinelServer(RedisServer):
+    """A Sentinel that watches the server at a port of 127.0.0.1 by the name `main`.
+
+    `options` are more of its directives; what it learns is in its configuration.
+    """
+
+    name = "redis-sentinel"
+
+    def __init__(self, folder: Path, watched: int, **options: str):
+        super().__init__(folder, port=str(free_port()))
+        self.port = int(self.options["port"])
+        self._file = folder / "sentinel.conf"
+        self._file.write_text(
+            f"port {self.port}\nunixsocket {self.path}\ndir {folder}\nsupervised systemd\n"
+            f"sentinel monitor main 127.0.0.1 {watched} 1\n"
+            "sentinel down-after-milliseconds main 1000\n"
+            "sentinel failover-timeout main 1000\n"
+            + "".join(f"{name.replace('_', '-')} {value}\n" for name, value in options.items())
+        )
+
+    def _arguments(self) -> list[str]:
+        return [str(self._file)]
 
 
 class Connection:

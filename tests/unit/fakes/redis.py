@@ -342,6 +342,9 @@ class FakeConnection:
             self._failed(Problem(reason, short))
             self.cut()
 
+    async def check(self) -> None:
+        """No-op: the server remains what it is."""
+
     def connect(self) -> None:
         """Connect and attach, unless that is done."""
         if self.linked:

@@ -16,7 +16,7 @@ from pushserver.config.redis_url import parse_url
 from pushserver.redis import scripts
 from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import (
-    ANSWER_SECONDS,
+    FIT_SECONDS,
     LONGEST_PAUSE,
     Connection,
     Server,
@@ -24,6 +24,7 @@ from pushserver.redis.connection import (
     Unfit,
     server_of,
 )
+from pushserver.redis.dial import ANSWER_SECONDS
 from pushserver.redis.keys import Keys
 from pushserver.redis.wire import Wire
 from pushserver.usercode import fork
@@ -52,6 +53,7 @@ class TestServer:
             ({"role": "slave"}, "its role is 'slave': expected 'master', not a replica"),
             ({"maxmemory_policy": "allkeys-lru"}, "its maxmemory-policy is 'allkeys-lru', .*"),
             ({"run_id": ""}, "INFO has no run_id: expected that of Redis or Valkey"),
+            ({"redis_mode": "sentinel"}, "this is a Sentinel: expected a Redis, or broker.url "),
         ],
     )
     def test_unfit_one_is_told_what_is_expected(self, facts: dict[str, str], problem: str) -> None:
@@ -184,7 +186,8 @@ def test_attaches_with_the_run_of_the_server_before_anything_else() -> None:
 
 def test_authenticates_and_selects_as_the_url_says() -> None:
     bench = Bench("unix://me:secret@/redis?db=4")
-    assert bench.attach().commands[:2] == [[b"AUTH", b"me", b"secret"], [b"SELECT", b"4"]]
+    commands = bench.attach().commands
+    assert (commands[0], commands[3]) == ([b"AUTH", b"me", b"secret"], [b"SELECT", b"4"])
     assert len(bench.sessions) == 1
 
 
@@ -345,3 +348,34 @@ def test_connection_does_not_outlive_the_process_in_its_forks(tls: bool) -> None
     inner.socket = opened = Opened()
     Wire(lambda wire: None).makeConnection(transport)
     assert opened in fork._closed_in_forks()
+
+
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [({"role": "slave"}, "its role is"), ({"maxmemory_policy": "allkeys-lru"}, "its maxmemory-")],
+)
+def test_server_that_becomes_unfit_is_left(facts: dict[str, str], problem: str) -> None:
+    bench = Bench()
+    far = bench.attach()
+
+    def check(seconds: float, **facts: str) -> int:
+        bench.reactor.advance(seconds)
+        Deferred.fromCoroutine(bench.connection.check())
+        before = len(far.commands)
+        bench.answer(far, INFO=bulk(info(**facts)))
+        return len(far.commands) - before
+
+    assert [check(each) for each in (FIT_SECONDS / 2, FIT_SECONDS / 2, 1)] == [0, 2, 0]
+    check(FIT_SECONDS, **facts)
+    assert (far.closed, bench.lost) == (True, 1)
+    [told] = bench.problems
+    assert told.startswith(problem)
+
+
+def test_refused_question_ends_no_connection() -> None:
+    bench = Bench()
+    far = bench.attach()
+    bench.reactor.advance(FIT_SECONDS)
+    Deferred.fromCoroutine(bench.connection.check())
+    bench.answer(far, INFO=b"-LOADING\r\n")
+    assert (far.closed, bench.problems) == (False, [])
