@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from pushserver.app.link import ServerLink
 from pushserver.app.result import Acknowledgement
+from pushserver.auth.keys import SCOPES, Scope
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_name
 from pushserver.errors import LimitExceeded
@@ -99,6 +100,18 @@ class Client:
         A newer token, and `refresh` of the server API, change it.
         """
         return self._session.identity.expires or None
+
+    def key_allows(self, scope: Scope, channel: str) -> bool:
+        """Whether the API key of its connection has the scope for the channel.
+
+        False without a key, whatever the rules of the channel are. Raises ValueError for another
+        scope, and InvalidName.
+        """
+        if scope not in SCOPES:
+            raise ValueError(f"the scope is {scope!r:.60}, expected {', '.join(SCOPES)}")
+        key = self._session.identity.key
+        name = check_name(channel)
+        return key is not None and key.allows(scope, name)
 
     @property
     def cookies(self) -> dict[str, str]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pushserver import Client, PushServer, Refused
+from pushserver import Client, InvalidName, PushServer, Refused
+from pushserver.config.settings import Auth, Config, KeySettings
 from pushserver.testing import Disconnected, ServerError, TestServer
 from tests.unit.fakes.tools import Client as FakeClient
 from tests.unit.fakes.web import Server, Trouble
@@ -205,3 +206,37 @@ class TestTheRequest:
         server.open("/connection/http_stream", "POST", b'{"id":1,"connect":{}}')
         server.clock.advance(0)
         assert [session.connected for session in server.node.sessions] == [True]
+
+
+class TestTheKey:
+    SEEN = ("publish said", "read said", "publish other")
+
+    @pytest.mark.parametrize(
+        ("given", "allows"),
+        [("the-key-of-a-moderator", (True, False, False)), ("", (False, False, False))],
+    )
+    def test_allows_its_scopes_on_its_channels(
+        self, app: PushServer, given: str, allows: tuple[bool, ...]
+    ) -> None:
+        seen: list[Client] = []
+        app.on("connect", thread=False)(seen.append)
+        key = KeySettings(key="the-key-of-a-moderator", channels=["said"], may=["publish"])
+        server = Server(config=Config(auth=Auth(keys={"moderator": key})), app=app)
+        server.service.startService()
+        server.clock.advance(0)
+        command = {"id": 1, "connect": {"headers": {"X-API-Key": given} if given else {}}}
+        server.open("/connection/http_stream", "POST", json.dumps(command).encode())
+        server.clock.advance(0)
+        [client] = seen
+        assert allows == tuple(client.key_allows(*text.split()) for text in self.SEEN)  # type: ignore[arg-type]
+
+    def test_is_asked_about_scopes_and_channels(self, app: PushServer) -> None:
+        app.on("check", thread=False)(lambda client, asked: client.key_allows(*asked))
+        with TestServer(app) as server:
+            client = server.connect()
+            assert client.rpc("check", ["read", "a"]) is False
+            [found] = app.clients
+            with pytest.raises(ValueError, match="scope is 'write', expected publish, read, admin"):
+                found.key_allows("write", "a")  # type: ignore[arg-type]
+            with pytest.raises(InvalidName):
+                found.key_allows("read", "no channel")
