@@ -1,32 +1,79 @@
-"""A chat: twistd -n pushserver --app chat:app (in this folder); open http://localhost:8080/."""
+"""A chat for one room. README.md in this folder has the command that runs it."""
+
+from hashlib import sha256
+from pathlib import Path
+from unicodedata import normalize
 
 from pushserver import PushServer, Refused
 
-app = PushServer(pages="pages")
+app = PushServer(pages=Path(__file__).parent / "pages")
+put_out = set()  # persons, until the server starts again
 
 
-# None of these handlers blocks, so they may run on the reactor's thread. There they run one at a
-# time, so the list of people cannot change while it is built.
+# None of these handlers blocks, so they may run on the reactor's thread, one at a time.
 @app.on("connect", thread=False)
-def come(client, data):
-    name = data.get("name") if isinstance(data, dict) else None
-    if not isinstance(name, str) or not 0 < len(name.strip()) <= 30:
+def enter(client, data):
+    match data:
+        case {"name": str(name), "secret": str(secret)} if 16 <= len(secret) <= 64:
+            name = " ".join(normalize("NFKC", name[:100]).split())
+        case _:
+            raise Refused("expected a name and a secret")
+    if not 0 < len(name) <= 30 or not name.isprintable():
         raise Refused("a name has 1 to 30 characters")
-    client.state["name"] = name.strip()
-    tell_people()
+    # A person is a name in one browser: another one cannot come back as the same person.
+    person = sha256(f"{name}\n{secret!a}".encode()).hexdigest()[:16]
+    if person in put_out:
+        raise Refused("a moderator has put you out")
+    for other in app.clients:
+        if other.user.casefold() == name.casefold() and other.state.get("person") != person:
+            raise Refused(f"{other.user} is here already: take another name")
+    client.user = name
+    client.state["person"] = person
 
 
-@app.on("disconnect", thread=False)
-def go(client):
-    tell_people()
+@app.on("subscribe")
+def read():
+    """Let everybody read who has entered, and nobody else."""
+
+
+@app.on("me", thread=False)
+def me(client):
+    person = client.state["person"]
+    return {"name": client.user, "person": person, "moderator": is_moderator(client)}
 
 
 @app.on("say", thread=False)
-def say(client, text):
-    if not isinstance(text, str) or not 0 < len(text.strip()) <= 500:
-        raise Refused("say something, in 500 characters at most")
-    app.publish("said", {"name": client.state["name"], "text": text.strip()})
+def say(client, data):
+    match data:
+        # The same message twice, after a lost connection, has the same id and is published once.
+        case {"text": str(text), "id": str(unique)} if 0 < len(text.strip()) <= 1000:
+            said = {"name": client.user, "person": client.state["person"], "text": text.strip()}
+        case _:
+            raise Refused("a message has 1 to 1,000 characters")
+    app.publish("said", said, key=sha256(ascii([said["person"], unique]).encode()).hexdigest())
 
 
-def tell_people():
-    app.publish("people", sorted(c.state["name"] for c in app.clients if "name" in c.state))
+@app.on("typing", thread=False)
+def typing(client):
+    app.publish("typing", client.user, skip=client)
+
+
+@app.on("remove", thread=False)
+def remove(client, offset):
+    if not is_moderator(client) or not isinstance(offset, int):
+        raise Refused("only moderators remove messages")
+    app.publish("said", {"offset": offset}, event="removed")
+
+
+@app.on("put out", thread=False)
+def put_person_out(client, person):
+    if not is_moderator(client) or not isinstance(person, str):
+        raise Refused("only moderators put people out")
+    put_out.add(person)
+    for other in app.clients:
+        if other.state.get("person") == person:
+            other.disconnect("a moderator has put you out")
+
+
+def is_moderator(client):
+    return client.key_allows("publish", "said")

@@ -11,12 +11,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import copytree
 from types import ModuleType
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from pushserver import PushServer
 from pushserver.app import handlers
@@ -25,8 +23,6 @@ from pushserver.sources.registry import SourceTypes
 from tests.e2e.conditions import wait_until
 from tests.e2e.follower import NO_ICON, Programs, read, run, visits_at
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, running
-from tests.e2e.test_browser import AXE, describe
-from tests.e2e.visits import Visits
 
 with warnings.catch_warnings():
     # twisted.web.static causes this warning itself.
@@ -171,37 +167,6 @@ def table(first: str) -> list[list[str]]:
 
 
 class TestTheExamples:
-    def test_a_chat(self, browser: Browser, tmp_path: Path) -> None:
-        copytree(EXAMPLES / "chat", tmp_path, dirs_exist_ok=True)
-        text = (tmp_path / "chat.py").read_text("utf-8")
-        [command] = re.findall(r"twistd -n pushserver (.*) \(in this folder\)", text)
-        with running(Server(tmp_path, *command.split())) as server:
-            self.talk(visits_at(browser, server.url))
-
-    def talk(self, visits: Visits) -> None:
-        ann = enter(visits, "Ann", color_scheme="dark")
-        ben = enter(visits, "Ben", viewport={"width": 390, "height": 844}, has_touch=True)
-        for page in (ann, ben):
-            expect(page.locator("#people")).to_have_text("Here: Ann, Ben")
-        say(ann, "hello <b>")
-        say(ben, "hello Ann")
-        expect(ann.locator("#talk p")).to_have_text(["Annhello <b>", "Benhello Ann"])
-        cleo = enter(visits, "Cleo", color_scheme="light")
-        expect(cleo.locator("#talk p")).to_have_count(2)
-        say(cleo, "x" * 400)
-        for page in (ann, ben, cleo):
-            expect(page.locator("#talk p")).to_have_count(3)
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-            page.evaluate(AXE.read_text("utf-8"))
-            found = page.evaluate("axe.run()")
-            assert [describe(violation) for violation in found["violations"]] == []
-        nobody = enter(visits, "   ", inside=False)
-        expect(nobody.locator("#state")).to_have_text("You are out: a name has 1 to 30 characters.")
-        ben.close()
-        expect(ann.locator("#people")).to_have_text("Here: Ann, Cleo")
-        visits.close()
-        assert visits.problems == []
-
     def test_a_library_with_its_own_thread(self, tmp_path: Path) -> None:
         with example(tmp_path, "thread.py", "--app", "thread:app") as server:
             wait_until(lambda: server.get("channels/temperature").text.count('"degrees"') > 1)
@@ -235,20 +200,3 @@ def example(folder: Path, file: str, *options: str) -> Iterator[Server]:
     (folder / file).write_text((EXAMPLES / file).read_text("utf-8"))
     with running(Server(folder, *options)) as server:
         yield server
-
-
-def enter(visits: Visits, name: str, inside: bool = True, **options: Any) -> Page:
-    """Join the chat."""
-    page = visits.open(**options)
-    page.fill("#name", name)
-    page.click("text=Come in")
-    if inside:
-        expect(page.locator("#state")).to_have_text("Connected.")
-    return page
-
-
-def say(page: Page, text: str) -> None:
-    """Send a message, and wait until the server has it."""
-    page.fill("#text", text)
-    page.keyboard.press("Enter")
-    expect(page.locator("#text")).to_have_value("")
