@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pushserver.channels.channel import Channel, ChannelOptions
-from pushserver.channels.position import ZERO, Cursor, Position, Start, channel_epoch, split_epoch
+from pushserver.channels.position import (
+    ZERO,
+    Cursor,
+    Position,
+    Start,
+    Vector,
+    channel_epoch,
+    split_epoch,
+)
 from pushserver.channels.publication import Draft, Publication
 from pushserver.channels.room import Room
 
@@ -26,11 +34,13 @@ class Resumption:
 
     `reason` is empty, or one of `epoch` (the position is of another numbering), `ahead` (it was
     never reached), `evicted` (some publications are gone), `limit` (there are more than
-    `recovery_limit`), `history` (the reader may not read them; see `Hub`).
+    `recovery_limit`), `history` (the reader may not read them; see `Hub`). `lost`: the channels
+    for which it cannot, if it can for the others.
     """
 
     publications: Sequence[Publication] = ()
     reason: str = ""
+    lost: Sequence[str] = ()
 
     @property
     def recovered(self) -> bool:
@@ -72,6 +82,8 @@ class History:
     channel that this process had forgotten: that one continues in its old generation, and
     positions of offset 0 in a later one stay right, as they are cursors. With batched durability
     the run gets a new epoch, so all earlier positions and cursors are refused.
+
+    `sharded_history` has one for channels of several logs.
     """
 
     def __init__(
@@ -136,7 +148,7 @@ class History:
         channel = self.channels.get(name)
         if channel is None:
             generation = self.forgotten.seq(name)
-            epoch = channel_epoch(self.epoch, generation)
+            epoch = channel_epoch(self.run(name), generation)
             channel = Channel(name, self._options(name), epoch, floor_seq=generation)
         return channel
 
@@ -229,6 +241,51 @@ class History:
         numbers = publication.epoch, publication.offset, publication.seq
         self.restore(publication.channel, *numbers)
 
+    # --- the numberings of the logs ---------------------------------------
+
+    def run(self, name: str) -> str:
+        """The epoch of the run of the channel's log."""
+        return self.epoch
+
+    def shards(self, names: Sequence[str]) -> Sequence[int]:
+        """The logs of these channels, if they are in several."""
+        return ()
+
+    def of_shard(self, shard: int) -> Iterable[Channel]:
+        """The channels here that are in this log."""
+        return self.channels.values()
+
+    def ends(self) -> list[Cursor]:
+        """The end of each log, as far as it has come here."""
+        return [Cursor(self.epoch, self.seq)]
+
+    def reach(self, shard: int, end: Cursor) -> None:
+        """Note that all publications of a log up to this one have come and were delivered."""
+        self.epoch, self.seq = end.epoch, end.seq
+
+    def cursor(self, names: Sequence[str]) -> Cursor | Vector:
+        """The position of a reader that has all publications of these channels."""
+        return Cursor(self.epoch, self.seq)
+
+    def start(
+        self,
+        names: Sequence[str],
+        rows: Sequence[Publication],
+        since: Cursor | Vector | None = None,
+    ) -> Cursor | Vector:
+        """The position before these rows of the channels, for a reader that was at `since`."""
+        return since or Cursor(self.epoch, rows[0].seq - 1 if rows else self.seq)
+
+    def is_ahead(self, names: Sequence[str], since: Cursor | Vector) -> bool:
+        """Whether the cursor may be of a publication that has not come yet."""
+        return any(part.seq > self.seq for part in since.parts)
+
+    def in_stream(self, publication: Publication, shards: Sequence[int]) -> Publication:
+        """The newest publication with the cursor of a stream over several logs."""
+        return publication
+
+    # --- publications ---------------------------------------
+
     def top(self, name: str) -> int:
         """The last offset given in this channel."""
         channel = self.channels.get(name)
@@ -269,6 +326,15 @@ class History:
         if channel is None:
             channel = self.room.add(self.peek(name))
         return self.room.append(channel, publication, born, name in self._pinned)
+
+    def follow(self, publication: Publication, born: float) -> None:
+        """Retain a publication that another process has numbered.
+
+        The numbering may have come further: other channels had the publications after this one.
+        """
+        seq = max(self.seq, publication.seq)
+        self.append(publication, born)
+        self.seq = seq
 
     def clear(self, name: str) -> int:
         """Evict all rows of a channel and return their number; its numbering continues."""
@@ -325,7 +391,7 @@ class History:
         channel, offset = self.open(name), position.offset
         if position == ZERO:
             return Resumption(channel.after(0))
-        epoch = position.epoch or self.epoch
+        epoch = position.epoch or self.run(name)
         if not offset:
             return self.read((name,), Start(since=Cursor(*split_epoch(epoch))), limited)
         if epoch != channel.epoch:
@@ -338,22 +404,30 @@ class History:
 
         Unless `limited`, `recovery_limit` does not count.
         """
+        since = start.since
+        if since is not None:
+            return self._after(names, since, Cursor(self.epoch, self.seq), limited)
         channels = [self.open(name) for name in names]
-        if start.since is not None:
-            seq = start.since.seq
-            if start.since.epoch != self.epoch:
-                return Resumption(reason="epoch")
-            return self._resume(
-                seq > self.seq,
-                any(seq < channel.floor_seq for channel in channels),
-                [(channel, channel.offset_at(seq)) for channel in channels],
-                limited,
-            )
         if start.oldest:
             return Resumption(in_order(channel.after(0) for channel in channels))
         last = start.last or 0
         rows = in_order(channel.last(last) for channel in channels)
         return Resumption(rows[-last:] if last else ())
+
+    def _after(
+        self, names: Sequence[str], since: Cursor | Vector, end: Cursor, limited: bool
+    ) -> Resumption:
+        """The publications of these channels of one log after a cursor; `end` is its last one."""
+        channels = [self.open(name) for name in names]
+        if not isinstance(since, Cursor) or since.epoch != end.epoch:
+            return Resumption(reason="epoch")
+        seq = since.seq
+        return self._resume(
+            seq > end.seq,
+            any(seq < channel.floor_seq for channel in channels),
+            [(channel, channel.offset_at(seq)) for channel in channels],
+            limited,
+        )
 
     def _resume(
         self,

@@ -1,4 +1,4 @@
-"""Positions of readers: in one channel, or in the common sequence of all channels."""
+"""Positions of readers: in one channel, or in the common sequence of all channels of a log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pushserver.errors import InvalidCursor
 
 CURSOR_RULE = "now, oldest, or the id of a publication such as 5f3a90c1:1042"
+
+MOST_LOGS = 8
+"""The most logs of one server, and so the most parts of a vector."""
 
 _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,18})")
 
@@ -33,6 +36,26 @@ class Cursor:
     def __str__(self) -> str:
         return f"{self.epoch}:{self.seq}"
 
+    @property
+    def parts(self) -> tuple[Cursor, ...]:
+        """The cursor in each log: this one."""
+        return (self,)
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """The position in the channels of several logs: a cursor in each of them."""
+
+    parts: tuple[Cursor, ...]
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.parts))
+
+    @property
+    def epoch(self) -> str:
+        """The epochs of all parts."""
+        return epoch_of(str(self))
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -41,7 +64,7 @@ class Start:
     `last` 0 means only new publications. Without any of them the default of the reader applies.
     """
 
-    since: Cursor | None = None
+    since: Cursor | Vector | None = None
     last: int | None = None
     oldest: bool = False
 
@@ -69,12 +92,22 @@ def cursor_text(epoch: str, seq: int) -> str:
     return f"{epoch.partition('-')[0]}:{seq}"
 
 
-def parse_cursor(text: str) -> Cursor:
-    """Parse `epoch:seq`; raises InvalidCursor."""
-    match = _CURSOR.fullmatch(text)
-    if match is None:
+def epoch_of(cursor: str) -> str:
+    """The epoch of a cursor in its text; of a vector, all of them."""
+    return ",".join(part.partition(":")[0] for part in cursor.split(","))
+
+
+def parse_cursor(text: str) -> Cursor | Vector:
+    """Parse `epoch:seq`, or several of them with other epochs (`e0:17,e1:4`).
+
+    Raises InvalidCursor.
+    """
+    matches = [_CURSOR.fullmatch(part) for part in text.split(",", MOST_LOGS)]
+    parts = tuple(Cursor(match[1], int(match[2])) for match in matches if match is not None)
+    count = len({part.epoch for part in parts})
+    if count < len(matches) or count > MOST_LOGS:
         raise InvalidCursor(f"invalid cursor {text[:80]!r}: expected {CURSOR_RULE}")
-    return Cursor(match[1], int(match[2]))
+    return parts[0] if count == 1 else Vector(parts)
 
 
 def parse_since(text: str) -> Start:

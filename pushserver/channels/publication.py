@@ -88,6 +88,32 @@ class Publication(Struct, frozen=True, gc=False, array_like=True):
         return Receipt(self.epoch, self.seq, self.offset)
 
 
+class StreamPublication(Publication, frozen=True, gc=False, array_like=True):
+    """A publication in a stream over several logs; `cursor` is that of the stream after it."""
+
+    cursor: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.cursor
+
+    @classmethod
+    def of(cls, row: Publication, cursor: str) -> StreamPublication:
+        """The publication with this cursor."""
+        return cls(
+            row.channel,
+            row.epoch,
+            row.seq,
+            row.offset,
+            row.time,
+            row.event,
+            row.data,
+            row.tags,
+            row.info,
+            cursor,
+        )
+
+
 class Tags(dict[str, str]):
     """Tags that know their size; a broadcast shares them among the publications of its channels.
 

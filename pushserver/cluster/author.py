@@ -324,8 +324,8 @@ class FollowerLink:
             history.expect(channel)
         *parts, last = split(image_of(history, point, now) for point in points)
         for part in parts:
-            self._answer(frame(Images(call, history.epoch, history.seq, part, more=True)))
-        self._answer(frame(Images(call, history.epoch, history.seq, last)))
+            self._answer(frame(Images(call, history.ends(), part, more=True)))
+        self._answer(frame(Images(call, history.ends(), last)))
 
     def _expect_no_more(self, call: int) -> None:
         for channel in self._expected.pop(call, ()):

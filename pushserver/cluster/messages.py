@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from pushserver import errors
+from pushserver.channels.position import Cursor
 from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
 from pushserver.cluster.measures import Measure
 from pushserver.errors import PushServerError
@@ -258,14 +259,13 @@ class Measured(Message, frozen=True, tag=45):
 
 
 class Images(Message, frozen=True, tag=20):
-    """The images of channels, and the seq up to which they go in this epoch of the run.
+    """The images of channels, and the ends of all logs, up to which they go.
 
     If there are `more`, the next message is another part of the same answer (`image_parts`).
     """
 
     call: int
-    epoch: str
-    seq: int
+    ends: list[Cursor]
     images: list[Image]
     more: bool = False
 

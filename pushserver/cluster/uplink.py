@@ -142,11 +142,11 @@ class Uplink:
     def _install(self, last: Images) -> None:
         """Install the images of an answer, of which this is the last part."""
         images, self._parts = join(self._parts), []
-        self.follower.at(last.epoch, last.seq)
+        ends = list(enumerate(last.ends))
         if last.call:
-            self.follower.install(images, lambda: self.calls.answer(last.call, None))
+            self.follower.install(images, ends, lambda: self.calls.answer(last.call, None))
         else:
-            self.follower.resume(images)
+            self.follower.resume(images, ends)
             self.attached()
         self.calls.tell(Installed(last.call))
 

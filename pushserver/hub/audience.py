@@ -143,6 +143,7 @@ class Audience:
     out of the queue it is in `joining`, with the number of them to skip. `parts` are the frames
     that the pass still has to send. `skips` has places in the queue, in their order, each with a
     subscriber that does not get the publication there. Those that are `listed` get none from here.
+    `shards` are the logs of the channels, if they are in several.
     """
 
     __slots__ = (
@@ -153,14 +154,16 @@ class Audience:
         "parts",
         "queue",
         "queued_bytes",
+        "shards",
         "size",
         "skips",
         "tops",
     )
 
-    def __init__(self, name: str, tops: dict[str, int]):
+    def __init__(self, name: str, tops: dict[str, int], shards: Sequence[int] = ()):
         self.name = name
         self.tops = tops
+        self.shards = shards
         self.groups: dict[Format, Group] = {}
         self.joining: dict[Subscriber, int] = {}
         self.listed: dict[Subscriber, None] = {}

@@ -16,11 +16,14 @@ from msgspec import Struct
 
 from pushserver.channels.channel import Channel
 from pushserver.channels.history import History
+from pushserver.channels.position import Cursor
 from pushserver.channels.publication import Draft, Publication, Receipt
 from pushserver.config.limits import Limits
 from pushserver.errors import LimitExceeded
 from pushserver.hub.broker import Deliver, deliver_nothing
 from pushserver.hub.metrics import Metrics
+
+Answer = Callable[[], None]
 
 MAX_IDLE_SECONDS = 60.0
 """A channel without subscribers is followed for about this time: its readers often come back."""
@@ -204,12 +207,14 @@ class Follower:
             self.history.room.remove(kept)
             self.reset(channel)
 
-    def install(self, images: Sequence[Image], answer: Callable[[], None]) -> None:
+    def install(
+        self, images: Sequence[Image], ends: Sequence[tuple[int, Cursor]], answer: Answer
+    ) -> None:
         """Follow channels from these images on, which continue or replace the present ones.
 
-        `answer` is called when all can be read; channels that nobody joins meanwhile may make room
-        for others, and those that never had a publication are left. The missing rows of all
-        channels are delivered in the order of the log.
+        The missing rows of all channels are delivered in the order of the log, up to its end, or
+        those of several logs. `answer` is called when all can be read; channels that nobody joins
+        meanwhile may make room for others, and those that never had a publication are left.
         """
         try:
             late: list[tuple[Publication, float]] = []
@@ -217,6 +222,8 @@ class Follower:
                 late += self._restore(image)
             for row, born in sorted(late, key=_seq):
                 self._append(row, born)
+            for shard, end in ends:
+                self.at(end, shard)
             answer()
         finally:
             self.history.unpin()
@@ -226,16 +233,18 @@ class Follower:
                 # The author keeps a followed channel, and whoever asks names any.
                 self.history.release(image.channel)
 
-    def resume(self, images: Sequence[Image]) -> None:
-        """Continue with the followed channels over another link; those without an image are lost.
+    def resume(self, images: Sequence[Image], ends: Sequence[tuple[int, Cursor]]) -> None:
+        """Continue with the followed channels of these logs over another link.
 
-        A channel that was left since it was asked for is followed no more.
+        Those without an image are lost. A channel that was left since it was asked for is followed
+        no more.
         """
         history = self.history
         kept = [image for image in images if image.channel in history.channels]
-        for name in history.channels.keys() - {image.channel for image in kept}:
+        here = {channel.name for shard, _ in ends for channel in history.of_shard(shard)}
+        for name in here - {image.channel for image in kept}:
             self.forgotten(name)
-        self.install(kept, lambda: None)
+        self.install(kept, ends, lambda: None)
 
     def _restore(self, image: Image) -> list[tuple[Publication, float]]:
         """Replace a channel, or return the rows that continue it with the time of each."""
@@ -260,24 +269,22 @@ class Follower:
         return []
 
     def _append(self, row: Publication, born: float, skip: Sequence[str] = ()) -> None:
-        history = self.history
-        seq = max(history.seq, row.seq)
-        history.append(row, born)
-        history.seq = seq
+        self.history.follow(row, born)
         self._deliver(row, skip)
 
-    def at(self, epoch: str, seq: int) -> None:
-        """The author's numbering has come to this seq."""
-        self.history.epoch = epoch
-        self.history.seq = seq
+    def at(self, end: Cursor, shard: int = 0) -> None:
+        """The numbering of a log has come to this end."""
+        self.history.reach(shard, end)
 
-    def points(self) -> list[Point]:
-        """The points up to which this process has its channels, for another link to the log.
+    def points(self, shard: int | None = None) -> list[Point]:
+        """The points up to which this process has the channels of a log, for another link to it.
 
-        Watched channels come last: the author forgets the first ones if it has no room for all.
+        Without `shard`, those of all logs. Watched channels come last: the author forgets the first
+        ones if it has no room for all.
         """
-        channels = sorted(self.history.channels.values(), key=attrgetter("watched"))
-        return [Point(c.name, c.epoch, c.top) for c in channels]
+        history = self.history
+        found = history.channels.values() if shard is None else history.of_shard(shard)
+        return [Point(c.name, c.epoch, c.top) for c in sorted(found, key=attrgetter("watched"))]
 
     def _evicted(self, channel: str, rows: int, setting: str) -> None:
         if channel not in self.history.channels:

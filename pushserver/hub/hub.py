@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pushserver.channels.history import History, Resumption
-from pushserver.channels.position import Cursor, Position, Start
+from pushserver.channels.position import Cursor, Position, Start, Vector
 from pushserver.channels.publication import Publication
 from pushserver.errors import LimitExceeded
 from pushserver.hub.audience import Audience, Subscriber
@@ -38,12 +38,14 @@ class Following:
     """
 
     audience: str
-    cursor: Cursor
+    cursor: Cursor | Vector
     positions: dict[str, Position]
     publications: Sequence[Publication]
     recovered: bool = False
     """Whether the stream continues from the requested cursor."""
     reason: str = ""
+    lost: Sequence[str] = ()
+    """The channels in which it does not, if it continues in the others."""
 
 
 class Joiner(Subscriber, Protocol):
@@ -148,14 +150,17 @@ class Hub:
             if publication.offset != expected:
                 gapped.append(audience)
             elif audience.has_receivers:
-                self._fan_out.put(audience, publication, skipped)
+                row = publication
+                if audience.shards:
+                    row = self.history.in_stream(publication, audience.shards)
+                self._fan_out.put(audience, row, skipped)
         if gapped:
             self._end_at_gap(channel, gapped)
         self._fan_out.resume()
 
     async def load(self, channels: Sequence[str], start: Start) -> None:
         """Have these channels in the history, up to `start`; raises as `subscribe`."""
-        ahead = start.since is not None and start.since.seq > self.history.seq
+        ahead = start.since is not None and self.history.is_ahead(channels, start.since)
         with self._counted:
             await self._load(channels, ahead)
 
@@ -200,17 +205,16 @@ class Hub:
         self._join(subscriber, name, channels)
         resumed = _readable(history.read(channels, start), past)
         rows = resumed.publications
-        cursor = Cursor(history.epoch, rows[0].seq - 1 if rows else history.seq)
         recovered = start.since is not None and resumed.recovered
         if start.since is not None:
             self.metrics.resumed(resumed.reason)
-            cursor = start.since if recovered else cursor
+        cursor = history.start(channels, rows, start.since if recovered else None)
         offsets = {row.channel: row.offset - 1 for row in reversed(rows)} if rows else {}
         positions = {}
         for channel in channels:
             log = history.channels[channel]
             positions[channel] = Position(log.epoch, offsets.get(channel, log.top))
-        return Following(name, cursor, positions, rows, recovered, resumed.reason)
+        return Following(name, cursor, positions, rows, recovered, resumed.reason, resumed.lost)
 
     def enter(self, subscriber: Subscriber, channel: str) -> None:
         """Add a subscriber whose publications another process sends; it gets none from here.
@@ -266,7 +270,8 @@ class Hub:
             self.history.room.make(channels)
         # History.channel: a watched channel is not forgotten, so its numbers stay.
         tops = {channel: self.history.channel(channel).top for channel in channels}
-        audience = self._audiences[name] = Audience(name, tops)
+        shards = self.history.shards(channels)
+        audience = self._audiences[name] = Audience(name, tops, shards)
         for channel in tops:
             self._by_channel.setdefault(channel, []).append(audience)
         return audience

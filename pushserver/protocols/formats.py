@@ -12,6 +12,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Raw, Struct
 
+from pushserver.channels.position import epoch_of
 from pushserver.channels.publication import Publication
 from pushserver.protocols import centrifuge
 from pushserver.protocols.websocket_frames import deflated_frame, websocket_frame
@@ -47,15 +48,17 @@ class Subscribed(Struct):
     recovered: bool
 
 
-class Reset(Struct):
+class Reset(Struct, omit_defaults=True):
     """The requested position cannot be resumed from; the stream starts after `id` instead.
 
-    `epoch` is that of `id`, for all channels.
+    `epoch` is that of `id`, for all channels. With `channels`, the stream starts there in these,
+    and continues in the others.
     """
 
     reason: str
     epoch: str
     id: str
+    channels: Sequence[str] = ()
 
 
 class Position(Struct):
@@ -289,7 +292,7 @@ def _sse_opening(channels: Sequence[Subscribed], reset: Reset | None, retry: int
     # The block has data, because some parsers (httpx-sse, fetch-event-source) yield each block.
     first = channels[0]
     name = "pushserver-reset" if reset else SUBSCRIBED_EVENT
-    data = sse_data(_encode(reset or Position(first.id.partition(":")[0], first.id)))
+    data = sse_data(_encode(reset or Position(epoch_of(first.id), first.id)))
     return b"retry: %d\nid: %b\nevent: %b\n%b" % (retry, first.id.encode(), name.encode(), data)
 
 

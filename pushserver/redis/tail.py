@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushserver.channels.position import split_epoch
+from pushserver.channels.position import Cursor, split_epoch
 from pushserver.channels.publication import Publication, content_bytes
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Image, Point
@@ -128,6 +128,7 @@ class Tail:
     `ask` reads the images of channels, `again` ends the session, because it is wrong. `passed` is
     called after the follower had some entries, and when it gets no more. If `has_room` of a channel
     is false after its entry, no further one is handled until `work`, and `pause` is called.
+    `shard`: the number of the log.
     """
 
     follower: Follower
@@ -143,6 +144,7 @@ class Tail:
         again: Callable[[str], None],
         has_room: Callable[[str], bool],
         pause: Callable[[], None],
+        shard: int = 0,
     ):
         self.heard = 0.0
         """The time of the last answer, by the steady clock."""
@@ -157,6 +159,7 @@ class Tail:
         self._again = again
         self._has_room = has_room
         self._pause = pause
+        self._shard = shard
         self.ordered: Callable[[Ordered], None] = lambda order: None
         """Called with each order."""
         self._session: Session | None = None
@@ -172,6 +175,10 @@ class Tail:
     def known(self) -> Known:
         """The last entry that it has seen."""
         return Known(self._run, self.epoch, self.place[0])
+
+    @property
+    def _end(self) -> Cursor:
+        return Cursor(self.epoch, self.place[0])
 
     @property
     def attached(self) -> bool:
@@ -234,7 +241,7 @@ class Tail:
         """Continue at the end of the log, with the followed channels from their own streams."""
         assert self._session is not None, "no session"
         attached = self._session.attached
-        points = self.follower.points()
+        points = self.follower.points(self._shard)
         if points:
             self._log.warn(
                 "the log in Redis does not continue after {seq}: "
@@ -250,7 +257,7 @@ class Tail:
             self._loads.append(load)
             self._fetch(load)
         else:
-            self.follower.at(self.epoch, attached.seq)
+            self.follower.at(self._end, self._shard)
         if self._session is not None:
             self._start()
 
@@ -397,7 +404,7 @@ class Tail:
     def _finish(self) -> None:
         """Install the loads whose images are here and passed, in the order of the loads."""
         if self._whole:
-            self.follower.at(self.epoch, self.place[0])
+            self.follower.at(self._end, self._shard)
         while self._loads:
             load = self._loads[0]
             if load.images is None or load.seq > self.place[0]:
@@ -405,12 +412,12 @@ class Tail:
             images = load.merged(self._monotonic())
             self._loads.popleft()
             self._late_bytes -= load.size
-            self.follower.at(self.epoch, self.place[0])
+            ends = [(self._shard, self._end)]
             if load.answer is None:
                 self._whole = True
-                self.follower.resume(images)
+                self.follower.resume(images, ends)
             else:
-                self.follower.install(images, partial(load.answer.callback, None))
+                self.follower.install(images, ends, partial(load.answer.callback, None))
         self._passed()
 
     # --- loads ---------------------------------------

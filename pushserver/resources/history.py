@@ -157,7 +157,7 @@ def _answer(
     log = node.history
     if limit is None or limit == 0 or limit >= len(rows):
         channel, rows = log.peek(name), () if limit == 0 else rows
-        position = channel.epoch, channel.top, str(Cursor(log.epoch, log.seq)), reason
+        position = channel.epoch, channel.top, str(log.cursor((name,))), reason
     else:
         # A part: the next page starts after the last publication of this one.
         rows, last = rows[:limit], rows[limit - 1]
@@ -198,7 +198,7 @@ def fragments(
         if rows and len(rows) < len(answer.publications):
             # A part: the next one starts after its last publication.
             cursor = rows[-1].id
-        _tell_position(request, cursor or str(Cursor(log.epoch, log.seq)), answer.reason)
+        _tell_position(request, cursor or str(log.cursor((name,))), answer.reason)
         if request.method == b"HEAD" or len(rows) <= FRAGMENTS_AT_ONCE:
             return b"\n".join((*filter(None, map(encode, rows)), b""))
         Portions(request, _fragment_portions(rows, encode)).start()
@@ -211,7 +211,7 @@ def tell_cursor(request: Request, node: Node, gate: Gate, name: str, identity: I
     """Tell a reader of the channel where a stream continues from this answer."""
     log = node.history
     if log.epoch and gate.may_read(identity, name):
-        request.setHeader(CURSOR, str(Cursor(log.epoch, log.seq)).encode())
+        request.setHeader(CURSOR, str(log.cursor((name,))).encode())
 
 
 def _tell_position(request: Request, cursor: str, reason: str) -> None:
@@ -258,7 +258,7 @@ def _long_poll(
     log = node.history
     channel = log.peek(name)
     # If none comes, the reader gets its own cursor back.
-    cursor = start.since or Cursor(log.epoch, log.seq)
+    cursor = start.since or log.cursor((name,))
     nothing = history_object(name, (), channel.epoch, channel.top, str(cursor), "")
     poll = LongPoll(node, name, answer.callback, answer.errback, nothing, limit, identity)
 

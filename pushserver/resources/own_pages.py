@@ -15,7 +15,7 @@ from pushserver.auth.identity import Identity
 from pushserver.auth.issuer import NO_SECRET, Issuer
 from pushserver.auth.permissions import Action
 from pushserver.channels.names import check_name
-from pushserver.channels.position import Cursor, Start
+from pushserver.channels.position import Start
 from pushserver.errors import PushServerError
 from pushserver.resources.fragment_functions import PublicationView
 from pushserver.resources.history import CURSOR
@@ -180,6 +180,8 @@ class Reading:
         self._is_personal = bool(identity.user)
         self._loaded: set[str] = set()
         self._bytes = 0
+        # In their order, those that it has read this time.
+        self._read: dict[str, None] = {}
 
     @property
     def is_personal(self) -> bool:
@@ -190,6 +192,7 @@ class Reading:
         """The names that the template knows."""
         # A page that waited for its channels is rendered again, from the beginning.
         self._bytes = 0
+        self._read.clear()
         return {
             "cursor": self.cursor,
             "last": self.last,
@@ -198,9 +201,12 @@ class Reading:
             "user": self._identity.user,
         }
 
-    def cursor(self, channel: str) -> str:
-        """The cursor behind the newest publication; empty if the viewer may not read."""
-        return self.last(channel, 0).cursor
+    def cursor(self, channel: str, *others: str) -> str:
+        """The cursor behind the newest publications; empty if the viewer may not read them all."""
+        names = (channel, *others)
+        if any(self.last(name, 0).problem for name in names):
+            return ""
+        return str(self._context.node.history.cursor(names))
 
     def last(self, channel: str, count: int = 10) -> Recent:
         """The newest publications of a channel; see `Recent`."""
@@ -219,10 +225,12 @@ class Reading:
         self._bytes += sum(len(row.data) for row in rows)
         if self._bytes > MOST_BYTES:
             raise TooMuch(f"more than {MOST_BYTES} bytes of publications")
-        self.position = str(Cursor(log.epoch, log.seq))
+        self._read[channel] = None
+        self.position = str(log.cursor(tuple(self._read)))
         state = log.peek(channel)
         position = {"epoch": state.epoch, "offset": state.top}
-        return Recent(tuple(map(PublicationView.of, rows)), self.position, position)
+        cursor = str(log.cursor((channel,)))
+        return Recent(tuple(map(PublicationView.of, rows)), cursor, position)
 
     def nonce(self) -> str:
         """A text for the attribute `nonce` of a script or style, another one for each answer."""

@@ -123,9 +123,11 @@ class Stream(Conversation[StreamFormat]):
 
 
 def _subscribed(following: Following) -> list[Subscribed]:
-    cursor = following.cursor
+    cursor, lost = str(following.cursor), following.lost
     return [
-        Subscribed(name, position.epoch, position.offset, str(cursor), following.recovered)
+        Subscribed(name, position.epoch, position.offset, cursor, name not in lost)
+        if lost
+        else Subscribed(name, position.epoch, position.offset, cursor, following.recovered)
         for name, position in following.positions.items()
     ]
 
@@ -133,4 +135,5 @@ def _subscribed(following: Following) -> list[Subscribed]:
 def _reset(following: Following) -> Reset | None:
     if not following.reason:
         return None
-    return Reset(following.reason, following.cursor.epoch, str(following.cursor))
+    cursor = following.cursor
+    return Reset(following.reason, cursor.epoch, str(cursor), following.lost)

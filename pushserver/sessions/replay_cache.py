@@ -19,7 +19,7 @@ FIRST_BYTES = 131_072
 PORTION_BYTES = 32_768
 """The bytes of publications in each of these portions. To compress one takes half a millisecond."""
 
-Run = tuple[Encode, str, int, int, int]
+Run = tuple[Encode, str, str, str, int]
 
 
 class Replays:
@@ -28,8 +28,9 @@ class Replays:
     The size of an entry includes its name: that of an audience of 128 channels has 16 KB, and its
     text may have a hundred bytes.
 
-    A process gives each seq once, and rows are never inserted between others: so the first seq,
-    the last one and the number of rows identify a run of publications.
+    A log gives each seq once, and rows are never inserted between others: so the first cursor,
+    the last one and the number of rows identify a run of publications, in a stream over several
+    logs too, whose cursors name the place in each.
     """
 
     __slots__ = ("_bytes", "_encoded")
@@ -40,7 +41,7 @@ class Replays:
 
     def encode(self, name: str, rows: Sequence[Publication], encode: Encode) -> bytes:
         """Encode a run of publications of one audience (its name), or return the cached text."""
-        key = (encode, name, rows[0].seq, rows[-1].seq, len(rows))
+        key = (encode, name, rows[0].id, rows[-1].id, len(rows))
         text = self._encoded.get(key)
         if text is None:
             text = encode(rows)
@@ -51,7 +52,7 @@ class Replays:
         self, name: str, rows: Sequence[Publication], encode: Encode, most: int = FIRST_BYTES
     ) -> tuple[bytes, int]:
         """Encode the first rows of a run, about `most` bytes; return their number, too."""
-        text = self._encoded.get((encode, name, rows[0].seq, rows[-1].seq, len(rows)))
+        text = self._encoded.get((encode, name, rows[0].id, rows[-1].id, len(rows)))
         if text is not None and len(text) <= most:
             return text, len(rows)
         count = fitting(rows, most)

@@ -61,7 +61,8 @@ def test_publication_has_the_fields_of_its_draft() -> None:
 def test_each_history_has_a_new_epoch_that_is_valid_in_a_cursor() -> None:
     epochs = {History(lambda name: ChannelOptions()).epoch for _ in range(50)}
     assert len(epochs) == 50
-    assert parse_cursor(f"{new_epoch()}:1").seq == 1
+    epoch = new_epoch()
+    assert parse_cursor(f"{epoch}:1") == Cursor(epoch, 1)
 
 
 def test_reading_a_channel_adds_none() -> None:

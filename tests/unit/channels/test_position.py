@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.channels.position import Cursor, Start, parse_cursor, parse_since
+from pushserver.channels.position import (
+    MOST_LOGS,
+    Cursor,
+    Start,
+    Vector,
+    epoch_of,
+    parse_cursor,
+    parse_since,
+)
 from pushserver.errors import InvalidCursor
 
 
@@ -44,6 +52,16 @@ def test_cursor_is_an_epoch_and_a_number(text: str, cursor: Cursor) -> None:
         "e:" + "9" * 19,
         "now",
         "null",
+        ",",
+        "e:1,",
+        ",e:1",
+        "e:1, f:2",
+        "e:1,f",
+        "e:1,,f:2",
+        "e:1,e:2",
+        "e:1,f:2,e:1",
+        ",".join(f"e{n}:{n}" for n in range(MOST_LOGS + 1)),
+        "e:1," * 100_000,
         "x" * 100_000,
     ],
 )
@@ -66,9 +84,20 @@ def test_text_of_a_cursor_parses_to_the_same_cursor(cursor: Cursor) -> None:
     assert parse_cursor(str(cursor)) == cursor
 
 
+epochs = st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True), unique=True, max_size=8)
+
+
+@given(epochs.filter(lambda found: len(found) > 1), st.integers(0, 10**18 - 1))
+def test_text_of_a_vector_parses_to_the_same_vector(names: list[str], seq: int) -> None:
+    vector = Vector(tuple(Cursor(name, seq) for name in names))
+    assert parse_cursor(str(vector)) == vector
+    assert epoch_of(str(vector)) == vector.epoch == ",".join(names)
+
+
 def test_since_is_a_cursor_or_now_or_oldest() -> None:
     assert parse_since("now") == Start(last=0)
     assert parse_since("oldest") == Start(oldest=True)
     assert parse_since("e:5") == Start(since=Cursor("e", 5))
+    assert parse_since("e:5,f:2") == Start(since=Vector((Cursor("e", 5), Cursor("f", 2))))
     with pytest.raises(InvalidCursor):
         parse_since("Oldest")

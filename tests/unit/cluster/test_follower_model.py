@@ -104,7 +104,7 @@ class Reader(Watcher):
 
     def _follows(self, since: Cursor | None, answer: Following) -> None:
         self.joined = True
-        self.cursor = answer.cursor
+        (self.cursor,) = answer.cursor.parts
         if since is not None and answer.recovered:
             assert answer.cursor == since
         for channel, position in answer.positions.items():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver import errors
+from pushserver.channels.position import Cursor
 from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
 from pushserver.cluster.messages import (
     AskEvent,
@@ -57,7 +58,7 @@ UP: list[Message] = [
     Logged(2, 1.5, "warn", "n", "e", "text ü", "", {"a": None, "b": True, "c": 2**63, "d": -0.5}),
 ]
 DOWN: list[Message] = [
-    Images(1, "e", 9, [Image("a", "e-2", 4, 5, [ROW], [0.5], 4)]),
+    Images(1, [Cursor("e", 9)], [Image("a", "e-2", 4, 5, [ROW], [0.5], 4)]),
     Row(ROW, ("x",)),
     Cleared("a"),
     Counted(True, {"connections": {"": 3}}, {"wrong_keys_per_minute": {"10.0.0.1": 2}}),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import msgspec
 from hypothesis import strategies as st
 
 from pushserver.auth.identity import ANONYMOUS
@@ -256,7 +257,8 @@ def _make_opening(channels: Iterable[Subscribed], reset: Reset | None, retry: in
 
 
 def _fields(note: Subscribed | Reset | End) -> dict[str, Any]:
-    return {name: getattr(note, name) for name in note.__struct_fields__}
+    found: dict[str, Any] = msgspec.to_builtins(note)
+    return found
 
 
 LINES: StreamFormat = replace(

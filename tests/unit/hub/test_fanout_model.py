@@ -106,7 +106,7 @@ class Guest(Member):
         start = Start(since, last, oldest=last == 3)
         following = drive(self.hub.follow(self, [*self.follows], start))
         assert following.recovered == (since is not None)
-        stint = Stint(self.follows, following.cursor.seq)
+        stint = Stint(self.follows, following.cursor.parts[0].seq)
         for channel in self.follows:
             offset = self.world.offset(channel, stint.start)
             assert following.positions[channel] == Position(EPOCH, offset)

@@ -20,6 +20,7 @@ from pushserver.protocols.formats import (
     Reset,
     Subscribed,
     chunk,
+    object_texts,
     publication_object,
 )
 from pushserver.protocols.websocket_frames import websocket_frame
@@ -104,6 +105,17 @@ def test_opening_of_an_event_stream_is_an_event_with_the_position() -> None:
         b"retry: 2500\nid: e1:7\nevent: pushserver-subscribed\n"
         b'data: {"epoch":"%b","id":"e1:7"}\n\n' % EPOCH.encode()
     )
+
+
+def test_event_stream_over_several_logs_begins_with_the_position_in_each() -> None:
+    opening = STREAM_SSE.make_opening([Subscribed("a", "e", 3, "e:9,f:4", True)], None, 2500)
+    assert b"id: e:9,f:4\n" in opening
+    assert opening.endswith(b'data: {"epoch":"e,f","id":"e:9,f:4"}\n\n')
+
+
+def test_reset_of_a_part_of_a_stream_names_its_channels() -> None:
+    (text,) = object_texts((), Reset("epoch", "e,f", "e:9,f:4", ["b"]))
+    assert json.loads(text)["reset"]["channels"] == ["b"]
 
 
 @pytest.mark.parametrize("reset", [None, Reset("epoch", EPOCH, "e1:7")])

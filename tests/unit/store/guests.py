@@ -331,8 +331,8 @@ class Listener(Guest):
         self.cursor = subscribed[0]["id"]
 
     def _index_after_cursor(self, channel: str) -> int:
-        seq, seqs = parse_cursor(self.cursor).seq, self.world.seqs
-        return sum(seqs[number] <= seq for number in self.world.logs[channel].numbers)
+        (at,), seqs = parse_cursor(self.cursor).parts, self.world.seqs
+        return sum(seqs[number] <= at.seq for number in self.world.logs[channel].numbers)
 
     def _lost_after_cursor(self, channel: str) -> bool:
         """Whether a publication after the cursor is gone, which may be from before the stream."""

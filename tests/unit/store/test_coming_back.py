@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.forgotten import bucket
-from pushserver.channels.position import Cursor, Position, Start, parse_cursor
+from pushserver.channels.position import Cursor, Position, Start, Vector, parse_cursor
 from pushserver.channels.publication import Publication
 from pushserver.hub.hub import Hub
 from tests.unit.fakes.tools import Time, Watcher, drive, programs
@@ -50,7 +50,7 @@ class Reader:
     def __init__(self, channels: Sequence[str], by_cursor: bool):
         self.channels = channels
         self.by_cursor = by_cursor
-        self.position: Position | Cursor | None = None
+        self.position: Position | Cursor | Vector | None = None
         self.life = 0
         self.seen = -1
         self.offset = 0
@@ -192,7 +192,7 @@ class World:
         return joined.publications, joined.reason
 
     def _follow(self, reader: Reader, watcher: Watcher) -> tuple[Sequence[Publication], str]:
-        assert reader.position is None or isinstance(reader.position, Cursor)
+        assert not isinstance(reader.position, Position)
         start = Start(last=0) if reader.position is None else Start(since=reader.position)
         following = drive(self.hub.follow(watcher, reader.channels, start))
         reader.position = following.cursor
