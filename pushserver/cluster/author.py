@@ -344,11 +344,15 @@ class FollowerLink:
     async def _present(self, message: Present) -> None:
         presence, channel = self._node.presence, message.channel
         found: object
-        if message.numbers:
-            found = await presence.stats(channel)
+        try:
+            if message.numbers:
+                found = await presence.stats(channel)
+            else:
+                found = await presence.clients(channel)
+        except PushServerError as error:
+            self._answer(frame(failed(message.call, error)))
         else:
-            found = await presence.clients(channel)
-        self._answer(frame(Answered(message.call, found)))
+            self._answer(frame(Answered(message.call, found)))
 
     async def _clear(self, message: Clear) -> None:
         try:

@@ -35,6 +35,10 @@ class Presence:
         hub.on_join.append(self._joined)
         hub.on_leave.append(self._left)
 
+    def reconfigure(self, announced_audience: int) -> None:
+        """Change the bound; the options of channels may have changed before."""
+        self.announced_audience = announced_audience
+
     async def clients(self, channel: str) -> dict[str, ClientInfo]:
         """The channel's subscribers by the id of their connection; may raise Unavailable."""
         return {s.info.client: self.info(channel, s) for s in self._hub.subscribers(channel)}
@@ -46,6 +50,10 @@ class Presence:
         """
         users = {subscriber.info.user for subscriber in self._hub.subscribers(channel)}
         return self._hub.size(channel), len(users)
+
+    async def watchers(self) -> dict[str, int]:
+        """The number of subscribers of each channel that has any, as far as it is known."""
+        return self._hub.channels()
 
     def info(self, channel: str, subscriber: Subscriber) -> ClientInfo:
         """The subscriber as a member of the channel."""
@@ -85,23 +93,28 @@ class Presence:
         observers = self._observers.get(channel)
         if not observers or observer not in observers:
             return b""
-        crowd = self._hub.size(channel) > self.announced_audience
-        return b"" if crowd else centrifuge.join_push(channel, self.info(channel, observer))
+        if self._is_crowd(channel):
+            return b""
+        return centrifuge.join_push(channel, self.info(channel, observer))
+
+    def _is_crowd(self, channel: str) -> bool:
+        """Whether the channel has too many subscribers for joins and leaves."""
+        return self._hub.size(channel) > self.announced_audience
 
     def _joined(self, channel: str, subscriber: Subscriber) -> None:
-        self._push(channel, subscriber, centrifuge.join_push)
+        self._push(channel, self.info(channel, subscriber), centrifuge.join_push)
 
     def _left(self, channel: str, subscriber: Subscriber) -> None:
         if channel in self._observers:
             self.ignore(channel, subscriber)
-            self._push(channel, subscriber, centrifuge.leave_push)
+            self._push(channel, self.info(channel, subscriber), centrifuge.leave_push)
         self.forget(channel, subscriber)
 
     def _push(
-        self, channel: str, subscriber: Subscriber, push: Callable[[str, ClientInfo], bytes]
+        self, channel: str, info: ClientInfo, push: Callable[[str, ClientInfo], bytes]
     ) -> None:
         observers = self._observers.get(channel)
-        if observers and self._hub.size(channel) <= self.announced_audience:
-            text = push(channel, self.info(channel, subscriber))
+        if observers and not self._is_crowd(channel):
+            text = push(channel, info)
             for observer in tuple(observers):
                 observer.push(text)

@@ -17,7 +17,13 @@ from twisted.python.failure import Failure
 from pushserver.channels.history import new_epoch
 from pushserver.config.redis_url import SENTINEL_RULE, Address
 from pushserver.errors import PushServerError
-from pushserver.redis import lease_scripts, node_scripts, scripts, upkeep_scripts
+from pushserver.redis import (
+    lease_scripts,
+    node_scripts,
+    presence_scripts,
+    scripts,
+    upkeep_scripts,
+)
 from pushserver.redis.commands import ErrorReply, Gone, Send
 from pushserver.redis.dial import ANSWER_SECONDS, CANNOT_CONNECT, authenticate, dial
 from pushserver.redis.keys import Keys
@@ -27,7 +33,7 @@ from pushserver.redis.sentinel import NoMaster, Sentinels
 
 SCRIPTS = tuple(
     script
-    for module in (scripts, upkeep_scripts, lease_scripts, node_scripts)
+    for module in (scripts, upkeep_scripts, lease_scripts, node_scripts, presence_scripts)
     for script in module.SCRIPTS
 )
 LEAST_VERSION = (6, 2)

@@ -14,6 +14,11 @@ class Keys:
     `nodes` is a hash: the last counter of each node, and its time. `memory` is a hash: what each
     source remembers. `ends` is a sorted set: the time (ms) at which each node is gone, unless it
     tells about itself again; `about` is a hash of what they told.
+
+    The subscribers of all nodes: `terms` is a hash of the terms in which nodes tell about theirs,
+    with the number of the last tell; `dead` are those that are over and not cleaned up. `counts` is
+    a hash: the number of subscribers of each channel that has any. `observed` is a sorted set: the
+    time (ms) until which the log has the joins and leaves of a channel.
     """
 
     def __init__(self, prefix: str = "{ps0}"):
@@ -25,6 +30,10 @@ class Keys:
         self.memory = self._prefix + b"r"
         self.ends = self._prefix + b"n"
         self.about = self._prefix + b"ni"
+        self.terms = self._prefix + b"pt"
+        self.dead = self._prefix + b"pd"
+        self.counts = self._prefix + b"pc"
+        self.observed = self._prefix + b"po"
 
     def channel(self, name: str) -> bytes:
         """A hash: `top`, `floor`, `fq` (`floor_seq`), `g` (generation), `b` (bytes), `t`, `ttl`.
@@ -49,6 +58,18 @@ class Keys:
     def name(self, name: str) -> bytes:
         """The node that has this name, a text that expires."""
         return self._prefix + b"nn:" + name.encode()
+
+    def members(self, term: str, channel: str) -> bytes:
+        """A hash of the subscribers that a node told of in a term, by client."""
+        return self._prefix + b"p:" + f"{term}:{channel}".encode()
+
+    def own_channels(self, term: str) -> bytes:
+        """The set of the channels with `members` of a term."""
+        return self._prefix + b"pn:" + term.encode()
+
+    def users(self, channel: str) -> bytes:
+        """A hash: the number of subscriptions of each user."""
+        return self._prefix + b"pu:" + channel.encode()
 
     def publisher(self, name: str) -> bytes:
         """A sorted set of the idempotency keys of a publisher: the time (ms) of the end of each."""

@@ -21,13 +21,15 @@ from pushserver.redis.keys import Keys
 from pushserver.redis.leases import Leases, NoMemory, Remembered
 from pushserver.redis.problems import SILENT, STARTING, Problem
 from pushserver.redis.registry import Registry
-from pushserver.redis.rows import Ordered
+from pushserver.redis.roll import Roll
+from pushserver.redis.rosters import Rosters
+from pushserver.redis.rows import Changed, Ordered
 from pushserver.redis.scripts import Bounds, Known
 from pushserver.redis.sentinel import Sentinels, Watch
 from pushserver.redis.state import State
 from pushserver.redis.tail import Tail
 from pushserver.redis.upkeep import Upkeep
-from pushserver.redis.writer import Writer
+from pushserver.redis.writer import Id, Writer
 
 CHECK_SECONDS = 0.5
 """The interval of the checks."""
@@ -100,6 +102,19 @@ class RedisLog:
             own, self.node, lambda: self._writer.session, seconds, memory or NoMemory()
         )
         """What this node does for all."""
+        self.roll = Roll(
+            own,
+            self.node,
+            lambda: self._writer.session,
+            seconds,
+            reactor.callLater,
+            lambda: self._writer.bounds.log_length,
+        )
+        """The subscribers of this node, for the others."""
+        self.rosters = Rosters(own, lambda: self._writer.session, seconds, self.roll.is_own)
+        """Those of the others."""
+        self._tail.changed = self._changed
+        self._tail.jumped = self.rosters.jumped
         self.registry = Registry(
             own, self.node, name, lambda: self._writer.session, self._writer_again, seconds
         )
@@ -174,6 +189,7 @@ class RedisLog:
         for timer in (self._next_check, self._next_work):
             if timer is not None and timer.active():
                 timer.cancel()
+        self.roll.stop()
         self._writing.stop()
         self._reading.stop()
         self._writer.give_up()
@@ -207,6 +223,11 @@ class RedisLog:
     def _ordered(self, entry: Ordered) -> None:
         if entry.node != self.node:
             self.ordered(entry.order)
+
+    def _changed(self, entry: Changed, place: Id) -> None:
+        if not entry.changes:
+            self.roll.over(entry.term)
+        self.rosters.changed(entry, place)
 
     async def settle(self) -> None:
         await self._writer.settle()
@@ -281,6 +302,8 @@ class RedisLog:
             self._upkeep.work(self._tail.follower),
             self.leases.work(),
             self.registry.work(),
+            self.roll.work(),
+            self.rosters.work(),
             self._writing.check(),
             *([] if self._watch is None else [self._watch.work()]),
         ):

@@ -59,12 +59,33 @@ class Ordered(Struct, frozen=True, gc=False):
     order: bytes
 
 
+class Change(Struct, frozen=True, gc=False):
+    """A client has joined or left a channel, which has `total` subscribers now."""
+
+    has_joined: bool
+    channel: str
+    total: int
+    info: ClientInfo
+
+
+class Changed(Struct, frozen=True, gc=False):
+    """An entry of the log: what a node told of its subscribers in a term.
+
+    Without changes the term is over, and all its subscribers have left.
+    """
+
+    term: str
+    changes: tuple[Change, ...]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Content)
+_facts = msgspec.msgpack.Decoder(tuple[bytes, bytes])
 
 _APPENDED = [b"c", b"o", b"g", b"t", b"d", b"w"]
 _CLEARED = [b"k", b"c"]
 _ORDERED = [b"k", b"n", b"d"]
+_CHANGED = [b"k", b"n"]
 
 
 def encode(draft: Draft) -> bytes:
@@ -72,7 +93,26 @@ def encode(draft: Draft) -> bytes:
     return _encoder.encode(Content(draft.event, draft.data, draft.tags, draft.info, draft.skip))
 
 
-def entry_of(epoch: str, entry: Any) -> Appended | Cleared | Ordered:
+def member(info: ClientInfo) -> bytes:
+    """A subscriber as the scripts keep it: they read the user at the beginning."""
+    user = info.user.encode("utf-8", "surrogatepass")
+    facts = _encoder.encode((info.conn_info, info.chan_info))
+    return b"%d:" % len(user) + user + facts
+
+
+def info_of(client: bytes, text: bytes) -> ClientInfo:
+    """Decode a `member`; raises ValueError."""
+    length, _, rest = text.partition(b":")
+    end = _number(length)
+    try:
+        conn_info, chan_info = _facts.decode(rest[end:])
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"a subscriber in Redis is {text!r:.80}: {error!s:.80}") from None
+    user = rest[:end].decode("utf-8", "surrogatepass")
+    return ClientInfo(client.decode(), user, conn_info, chan_info)
+
+
+def entry_of(epoch: str, entry: Any) -> Appended | Cleared | Ordered | Changed:
     """Decode an entry of the log, `[id, [field, value, ...]]`, of the run `epoch`.
 
     Raises NotOurs.
@@ -107,9 +147,19 @@ def entry_of(epoch: str, entry: Any) -> Appended | Cleared | Ordered:
             kind, node, order = values
             if kind == b"order":
                 return Ordered(node.decode(), order)
+        if names[:2] == _CHANGED and values[0] == b"presence" and number:
+            pairs = zip(names[2:], values[2:], strict=True)
+            return Changed(values[1].decode(), tuple(_change(*pair) for pair in pairs))
         raise ValueError("fields of no kind of entry")
     except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
         raise _not_ours("the log", entry, error) from None
+
+
+def _change(sign: bytes, value: bytes) -> Change:
+    total, channel, client, text = value.split(b"\n", 3)
+    if sign not in (b"+", b"-"):
+        raise ValueError(f"a change {sign!r:.40}")
+    return Change(sign == b"+", channel.decode(), _number(total), info_of(client, text))
 
 
 def image_of(epoch: str, now: int, channel: str, image: Any) -> Image:

@@ -34,7 +34,7 @@ class Bounds:
     keys_per_publisher: int = 100_000
 
 
-_NEXT = """
+NEXT = """
 -- The number of the next entry of the log that is no publication, after the seq.
 local function following(log_key, seq)
     local newest = redis.call('XREVRANGE', log_key, '+', '-', 'COUNT', 1)[1]
@@ -43,6 +43,7 @@ local function following(log_key, seq)
     return tonumber(major) == seq and tonumber(minor) + 1 or 1
 end
 """
+"""The function that `clear` and others share."""
 
 ATTACH = Script(
     "attach",
@@ -298,7 +299,7 @@ return {epoch, seq, now(), images}
 CLEAR = Script(
     "clear",
     COMMON
-    + _NEXT
+    + NEXT
     + """
 local meta, log_key, due, channel_key, rows_key = unpack(KEYS)
 local channel, log_length = ARGV[2], ARGV[3]
@@ -331,7 +332,7 @@ return {top - floor, seq, number}
 ORDER = Script(
     "order",
     COMMON
-    + _NEXT
+    + NEXT
     + """
 local meta, log_key = unpack(KEYS)
 local m = redis.call('HMGET', meta, 'run', 'seq')

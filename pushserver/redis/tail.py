@@ -24,7 +24,7 @@ from pushserver.redis import rows
 from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
-from pushserver.redis.rows import Appended, Cleared, NotOurs, Ordered
+from pushserver.redis.rows import Appended, Changed, Cleared, NotOurs, Ordered
 from pushserver.redis.scripts import Images, Known
 from pushserver.redis.writer import Id, follows, id_of
 
@@ -162,6 +162,10 @@ class Tail:
         self._shard = shard
         self.ordered: Callable[[Ordered], None] = lambda order: None
         """Called with each order."""
+        self.changed: Callable[[Changed, Id], None] = lambda entry, place: None
+        """Called with each entry about subscribers, and its place."""
+        self.jumped: Callable[[bool], None] = lambda is_new: None
+        """Called when it continues without some entries; `is_new`: in another epoch."""
         self._session: Session | None = None
         self._run = ""
         self._reads = False
@@ -251,7 +255,9 @@ class Tail:
                 event_name="redis_gap",
             )
         self._whole = not points
+        is_new = attached.epoch != self.epoch
         self.epoch, self.place = attached.epoch, (attached.seq, 0)
+        self.jumped(is_new)
         if points:
             load = Load(points, None)
             self._loads.append(load)
@@ -372,10 +378,13 @@ class Tail:
             self.place = seq, number
             self._finish()
 
-    def _entry(self, entry: Appended | Cleared | Ordered) -> None:
+    def _entry(self, entry: Appended | Cleared | Ordered | Changed) -> None:
         """Pass an entry to the loads of its channel, and to the follower."""
         if isinstance(entry, Ordered):
             self.ordered(entry)
+            return
+        if isinstance(entry, Changed):
+            self.changed(entry, self.place)
             return
         change = entry if isinstance(entry, Cleared) else entry.publication
         channel = change.channel

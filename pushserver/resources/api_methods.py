@@ -202,7 +202,7 @@ class Methods:
             raise Invalid(f"pattern: {len(pattern)} characters, expected {MAX_PATTERN} at most")
         # Not fnmatchcase: that caches 32,768 compiled patterns of up to 60 KB each.
         matches = re.compile(fnmatch.translate(pattern)).match
-        watched, history = self._node.hub.channels(), self._node.history.channels
+        watched, history = await self._node.presence.watchers(), self._node.history.channels
         names = watched.keys() | (name for name, channel in history.items() if len(channel))
         found = sorted(name for name in names if matches(name) and name in self._key.channels)
         return {"channels": {name: {"num_clients": watched.get(name, 0)} for name in found}}

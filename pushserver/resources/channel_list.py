@@ -45,7 +45,7 @@ def readable_channels(request: Request, gate: Gate) -> Patterns:
     return key.channels
 
 
-def channel_list(request: Request, node: Node, readable: Patterns) -> bytes:
+async def channel_list(request: Request, node: Node, readable: Patterns) -> bytes:
     """`{"channels": [...], "total"}`: those with the newest events first, `limit=` (1,000) at most.
 
     `q=` selects names that contain a text, in any case. `total` is the number of all that match.
@@ -55,7 +55,7 @@ def channel_list(request: Request, node: Node, readable: Patterns) -> bytes:
     text = request.args.get(b"q", [b""])[-1].decode("utf-8", "replace").lower()
     limit = number(request, "limit", MOST)
     slices = number(request, "slices", MOST_SLICES) or 0
-    watchers, channels = node.hub.channels(), node.history.channels
+    watchers, channels = await node.presence.watchers(), node.history.channels
     # One pass, and no function for each name: a server may have 100,000 channels.
     found = [
         (-channel.time, name)

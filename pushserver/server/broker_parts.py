@@ -24,9 +24,12 @@ from pushserver.config.settings import Broker, Config
 from pushserver.diagnosis.facts import BrokerFacts
 from pushserver.errors import StartFailed
 from pushserver.hub.follower import Follower
+from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
+from pushserver.hub.presence import Presence
 from pushserver.redis.keys import Keys
 from pushserver.redis.log import RedisLog
+from pushserver.redis.presence import SharedPresence
 from pushserver.redis.scripts import Bounds
 from pushserver.redis.state import State
 from pushserver.sessions.node import Node
@@ -82,6 +85,10 @@ class BrokerParts(Service):
         """The name of this server among the others."""
         self.follower = Follower(history, Metrics(), self.log, monotonic)
         self.log.feed(self.follower)
+
+    def make_presence(self, hub: Hub, announced_audience: int) -> Presence:
+        """The presence of all servers."""
+        return SharedPresence(hub, announced_audience, self.log.roll, self.log.rosters)
 
     def attach(self, node: Node, measures: Measures) -> None:
         """Use the node of this process, and its numbers; called once, before the start."""
@@ -181,10 +188,14 @@ class BrokerParts(Service):
         return self._stop.run(self._leave)
 
     async def _leave(self) -> None:
-        leaving = Deferred.fromCoroutine(self.log.registry.leave())
+        leaving = Deferred.fromCoroutine(self._tell_leave())
         with suppress(TimeoutError):
             await leaving.addTimeout(LEAVE_SECONDS, self._reactor)
         self.log.stop()
+
+    async def _tell_leave(self) -> None:
+        await self.log.roll.leave()
+        await self.log.registry.leave()
 
 
 def check_libraries() -> None:

@@ -29,7 +29,9 @@ from pushserver.config.settings import Config, SocketIO, Types
 from pushserver.errors import StartFailed
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.follower import Follower
+from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
+from pushserver.hub.presence import Presence
 from pushserver.resources.fragment_functions import FunctionsOfChannels
 from pushserver.resources.fragments import Fragments
 from pushserver.resources.pages import Pages
@@ -112,16 +114,17 @@ def build(
     if place is not None and place.is_worker:
         following = make_follower_parts(history, monotonic, run, place.worker)
     broker: MemoryBroker | Follower
+    make_presence: Callable[[Hub, int], Presence] = Presence
     storage: Storage | None = None
     memory, redis = SourceMemory(), None
     if following is not None:
-        broker = following.follower
+        broker, make_presence = following.follower, following.make_presence
     elif config.broker.url:
         # Imported here: with its client of Redis it takes long.
         from pushserver.server.broker_parts import BrokerParts
 
         redis = BrokerParts(config, history, reactor, monotonic, memory)
-        broker = redis.follower
+        broker, make_presence = redis.follower, redis.make_presence
     else:
         broker, storage = make_broker(config, reactor, clock, monotonic, history)
         memory = memory if storage is None else storage.memory
@@ -160,7 +163,8 @@ def build(
         peers.publications,
         peers.connections,
         peers.refusals.write_command,
-        *(() if following is None else (following.roster, following.make_presence)),
+        None if following is None else following.roster,
+        make_presence,
     )
     pulse = Pulse(monotonic)
     functions = FunctionsOfChannels()

@@ -237,12 +237,12 @@ class Live:
             front.keys, front.tokens(node.clock), limits.wrong_keys_per_minute
         )
         node.users.most = limits.connections_per_user
-        node.presence.announced_audience = limits.announced_audience
         base.peers.reconfigure(limits, front.proxies)
         base.environment.stop_seconds = limits.drain_seconds / 2
         self._broker.reconfigure(limits, lasting(config, base.app))
         if before is not None and _tables(before.config) != _tables(config):
             node.history.reconfigure(config.channel_options())
+        node.presence.reconfigure(limits.announced_audience)
         # Also if no setting has changed: a template may have.
         names = config.templates if base.runs_sources else ()
         base.fragments.use(templates_folder(config, base.templates_beside), names)

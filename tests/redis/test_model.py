@@ -24,7 +24,7 @@ from pushserver.errors import TooMany
 from pushserver.hub.broker import MemoryBroker
 from pushserver.hub.follower import Image, Point, image_of
 from pushserver.hub.metrics import Metrics
-from pushserver.redis.rows import Cleared, Ordered
+from pushserver.redis.rows import Appended, Cleared
 from pushserver.redis.script import EMPTY_MS
 from pushserver.redis.scripts import Bounds
 from pushserver.redis.upkeep_scripts import Swept
@@ -267,7 +267,7 @@ class World:
         """The log in Redis has what was published and cleared."""
         found: list[Publication | str] = []
         for entry in self.nodes[0].log():
-            assert not isinstance(entry, Ordered)
+            assert isinstance(entry, Appended | Cleared)
             found.append(entry.channel if isinstance(entry, Cleared) else entry.publication)
         assert found == self.log
 

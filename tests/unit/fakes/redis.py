@@ -19,6 +19,7 @@ from pushserver.redis.keys import Keys
 from pushserver.redis.problems import Problem
 from pushserver.redis.scripts import Known
 from pushserver.redis.writer import Id
+from tests.unit.fakes.redis_presence import PresenceScripts, Subscribers
 
 MOST = 10_000
 
@@ -53,6 +54,7 @@ class DataSet:
     channels: dict[bytes, Stored] = field(default_factory=dict)
     buckets: dict[bytes, int] = field(default_factory=dict)
     keys: dict[bytes, list[Any]] = field(default_factory=dict)
+    subscribers: Subscribers = field(default_factory=Subscribers)
 
 
 class FakeRedis:
@@ -78,14 +80,16 @@ class FakeRedis:
         self._saved = DataSet()
         self._runs = count(1)
         self._epochs = count(1)
-        self._scripts = {
+        self.presence = PresenceScripts(now, lambda: self.data, self._append_next)
+        self._scripts = self.presence.by_sha | {
             scripts.ATTACH.sha: self._attach,
             scripts.PUBLISH.sha: self._publish,
             scripts.IMAGE.sha: self._image,
             scripts.CLEAR.sha: self._clear,
             scripts.ALIVE.sha: self._alive,
             scripts.ORDER.sha: self._order,
-            node_scripts.BEAT.sha: lambda keys, arguments: None,
+            node_scripts.BEAT.sha: lambda keys, arguments: self.presence.beat(arguments[1]),
+            node_scripts.LEAVE.sha: self._node_left,
             upkeep_scripts.DUE.sha: lambda keys, arguments: self.due,
             upkeep_scripts.SWEEP.sha: self._sweep,
             upkeep_scripts.TOUCH.sha: self._touch,
@@ -145,6 +149,14 @@ class FakeRedis:
                 return ErrorReply("NOSCRIPT No matching script")
             number = int(rest[1])
             return self._scripts[rest[0]](rest[2 : 2 + number], rest[2 + number :])
+        if name == b"HSCAN":
+            counts = self.data.subscribers.counts
+            return [b"0", [part for n in counts for part in (n, b"%d" % counts[n])]]
+        if name == b"SRANDMEMBER":
+            return self.presence.channels(rest[0].partition(b":pn:")[2])
+        if name == b"HGETALL":
+            term, count, channel = rest[0].partition(b":p:")[2].split(b":", 2)
+            return self.presence.members(term + b":" + count, channel)
         if name == b"XRANGE":
             return self._range(*rest)
         if name == b"HGET":
@@ -279,8 +291,11 @@ class FakeRedis:
         data = self.data
         if data.run != arguments[0].decode() or data.last[0] > data.seq:
             return ErrorReply("FENCED")
-        number = data.last[1] + 1 if data.last[0] == data.seq else 1
-        self._append((data.seq, number), [b"k", b"order", b"n", arguments[2], b"d", arguments[3]])
+        self._append_next([b"k", b"order", b"n", arguments[2], b"d", arguments[3]])
+        return 1
+
+    def _node_left(self, keys: list[bytes], arguments: list[bytes]) -> Any:
+        self.data.subscribers.ends.pop(arguments[1], None)
         return 1
 
     def _alive(self, keys: list[bytes], arguments: list[bytes]) -> Any:
@@ -294,6 +309,12 @@ class FakeRedis:
     def _touch(self, keys: list[bytes], arguments: list[bytes]) -> Any:
         self.touched += arguments[1:]
         return [1] * len(arguments[1:])
+
+    def _append_next(self, fields: list[bytes]) -> None:
+        """Add an entry that is no publication."""
+        data = self.data
+        number = data.last[1] + 1 if data.last[0] == data.seq else 1
+        self._append((data.seq, number), fields)
 
     def _append(self, place: Id, fields: list[bytes]) -> None:
         assert place > self.data.last, "an id below the last one"
@@ -355,6 +376,7 @@ class FakeConnection:
         keys, known = self._keys, self._known()
         call = scripts.attach(keys, redis.run, epoch, redis.keeps, self._node, known)
         attached = scripts.attached_of(redis.execute(call.evalsha))
+        redis.presence.beat(self._node.encode())
         self.linked = True
         self._made(Session(self._send, redis.run, attached))
 
