@@ -36,6 +36,7 @@ SCRIPTS = tuple(
     for module in (scripts, upkeep_scripts, lease_scripts, node_scripts, presence_scripts)
     for script in module.SCRIPTS
 )
+TEXTS = tuple(script.text for script in SCRIPTS)
 LEAST_VERSION = (6, 2)
 POLICY = "noeviction"
 KEEPS = "+"
@@ -253,7 +254,7 @@ class Connection:
         try:
             if self._sentinels is not None:
                 self._place = await self._sentinels.master()
-            wire = await dial(self._place, self._reactor, self._ended)
+            wire = await dial(self._place, self._reactor, self._ended, TEXTS)
             timer = self._reactor.callLater(ANSWER_SECONDS, wire.drop)
             session = await self._attach(wire.send)
         except (CancelledError, ConnectingCancelledError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
@@ -38,13 +38,15 @@ def endpoint_of(address: Address, reactor: Any) -> IStreamClientEndpoint:
     return wrapClientTLS(optionsForClientTLS(address.host, roots), endpoint)
 
 
-async def dial(address: Address, reactor: Any, lost: Callable[[Any], None]) -> Any:
+async def dial(
+    address: Address, reactor: Any, lost: Callable[[Any], None], scripts: Sequence[bytes] = ()
+) -> Any:
     """A new connection, a `wire.Wire`; raises one of CANNOT_CONNECT."""
     from pushserver.redis.wire import Wire
 
     factory: Any = Factory()
     factory.noisy = False
-    factory.buildProtocol = lambda _: Wire(lost)
+    factory.buildProtocol = lambda _: Wire(lost, scripts)
     return await endpoint_of(address, reactor).connect(factory)
 
 

@@ -129,6 +129,7 @@ def test_scripts_are_dropped(redis: RedisServer) -> None:
         await crew.progress()
         await crew.finish()
         await crew.check()
+        assert {node.log.state.losses for node in crew.nodes} == {0}
 
     crew.run(main)
     assert crew.told == 0

@@ -379,3 +379,50 @@ def test_refused_question_ends_no_connection() -> None:
     Deferred.fromCoroutine(bench.connection.check())
     bench.answer(far, INFO=b"-LOADING\r\n")
     assert (far.closed, bench.problems) == (False, [])
+
+
+class TestDroppedScripts:
+    """Another program has sent SCRIPT FLUSH."""
+
+    def test_are_loaded_and_the_commands_are_sent_again_in_their_order(self) -> None:
+        bench = Bench()
+        far = bench.attach()
+        send = bench.sessions[0].send
+        results: list[Any] = []
+        for number in range(3):
+            send([b"EVALSHA", b"x", b"%d" % number]).addCallback(results.append)
+        far.read()
+        far.say(bulk(b"0") + b"-NOSCRIPT No matching script\r\n")
+        # It must not be there before the one that is under way.
+        send([b"EVALSHA", b"x", b"3"]).addCallback(results.append)
+        assert far.read() == []
+        far.say(b"-NOSCRIPT No matching script\r\n")
+        *loads, second, third, fourth = far.read()
+        assert {tuple(load[:2]) for load in loads} == {(b"SCRIPT", b"LOAD")}
+        assert [each[2] for each in (second, third, fourth)] == [b"1", b"2", b"3"]
+        far.say(bulk(b"sha") * len(loads) + bulk(b"1") + bulk(b"2") + bulk(b"3"))
+        assert results == [b"0", b"1", b"2", b"3"]
+        assert (bench.lost, bench.problems) == (0, [])
+
+    def test_that_stay_dropped_fail_their_commands(self) -> None:
+        bench = Bench()
+        far = bench.attach()
+        failures: list[Any] = []
+        bench.sessions[0].send([b"EVALSHA", b"x"]).addErrback(failures.append)
+        far.read()
+        far.say(b"-NOSCRIPT\r\n")
+        loads = len(far.read()) - 1
+        far.say(b"-OOM no memory\r\n" * loads + b"-NOSCRIPT\r\n")
+        assert [failure.value.word for failure in failures] == ["NOSCRIPT"]
+
+    def test_commands_that_wait_fail_with_the_connection(self) -> None:
+        bench = Bench()
+        far = bench.attach()
+        failures: list[Any] = []
+        for _ in range(2):
+            bench.sessions[0].send([b"EVALSHA", b"x"]).addErrback(failures.append)
+        far.read()
+        far.say(b"-NOSCRIPT\r\n")
+        bench.sessions[0].send([b"PING"]).addErrback(failures.append)
+        far.close()
+        assert [failure.type for failure in failures] == [Gone] * 3
