@@ -25,7 +25,7 @@ from pushserver.redis import (
     upkeep_scripts,
 )
 from pushserver.redis.commands import ErrorReply, Gone, Send
-from pushserver.redis.dial import ANSWER_SECONDS, CANNOT_CONNECT, authenticate, dial
+from pushserver.redis.dial import ANSWER_SECONDS, CANNOT_CONNECT, authenticate, dial, reason_of
 from pushserver.redis.keys import Keys
 from pushserver.redis.problems import AWAY, BROKEN, SILENT, TAKEN, UNFIT, UNKNOWN, Problem, of_reply
 from pushserver.redis.scripts import Attached, Known
@@ -265,10 +265,8 @@ class Connection:
         except CANNOT_CONNECT as error:
             self._fail(self._of_place(str(error) or type(error).__name__))
         except Gone:
-            if wire.ended:
-                self._fail(self._of_place(wire.ended))
-            else:
-                self._fail(self._of_place("it did not answer", SILENT))
+            short = AWAY if wire.ended else SILENT
+            self._fail(self._of_place(reason_of(wire, self._place), short))
         except ErrorReply as error:
             wire.drop()
             problem = of_reply(error)

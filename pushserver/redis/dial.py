@@ -55,3 +55,13 @@ async def authenticate(send: Send, address: Address) -> None:
     if address.password:
         user = (address.user,) if address.user else ()
         await send([b"AUTH", *(part.encode() for part in (*user, address.password))])
+
+
+def reason_of(wire: Any, address: Address) -> str:
+    """Why a connection ended, or was ended, before the expected answer."""
+    reason: str = wire.ended or "it did not answer"
+    if wire.heard or address.path or "certificate" in reason:
+        return reason
+    if address.tls:
+        return f"{reason} (if it has no TLS, write redis in place of rediss in broker.url)"
+    return f"{reason} (if it expects TLS, write rediss in place of redis in broker.url)"

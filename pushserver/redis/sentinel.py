@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from pushserver.config.redis_url import Address
 from pushserver.errors import PushServerError
 from pushserver.redis.commands import ErrorReply, Gone
-from pushserver.redis.dial import CANNOT_CONNECT, authenticate, dial
+from pushserver.redis.dial import CANNOT_CONNECT, authenticate, dial, reason_of
 
 SENTINEL_SECONDS = 1.0
 """The time in which a Sentinel must answer."""
@@ -93,7 +93,7 @@ class Sentinels:
             facts = await wire.send([b"SENTINEL", b"master", name.encode()]) if found else None
             return named_of(name, found, facts)
         except Gone:
-            raise NoMaster(wire.ended or "it did not answer") from None
+            raise NoMaster(reason_of(wire, place)) from None
         finally:
             if wire is not None:
                 wire.drop()

@@ -35,6 +35,8 @@ class Wire(HiredisProtocol):  # type: ignore[misc]
         super().__init__(charset=None, convertNumbers=False)
         self.ended = ""
         """Why the other end, or the network, ended the connection."""
+        self.heard = False
+        """Whether anything has come."""
         self._reader = Reader(protocolError=ProtocolError, replyError=ErrorReply)
         self._lost = lost
         self._scripts = scripts
@@ -75,6 +77,7 @@ class Wire(HiredisProtocol):  # type: ignore[misc]
             self.transport.abortConnection()
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        self.heard = True
         reader = self._reader
         reader.feed(data)
         try:

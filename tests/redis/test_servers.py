@@ -229,7 +229,7 @@ def test_over_tls_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
         there = group.start(url=url, ready=False)
         wait_until(lambda: "certificate verify failed" in there.log)
         plain = group.start(url=f"redis://127.0.0.1:{port}", ready=False)
-        wait_until(lambda: "no connection to Redis" in plain.log)
+        wait_until(lambda: "if it expects TLS, write rediss" in plain.log)
         assert {there.check()[0], plain.check()[0]} == {503}
 
 

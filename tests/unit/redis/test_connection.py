@@ -24,7 +24,7 @@ from pushserver.redis.connection import (
     Unfit,
     server_of,
 )
-from pushserver.redis.dial import ANSWER_SECONDS
+from pushserver.redis.dial import ANSWER_SECONDS, reason_of
 from pushserver.redis.keys import Keys
 from pushserver.redis.wire import Wire
 from pushserver.usercode import fork
@@ -426,3 +426,20 @@ class TestDroppedScripts:
         bench.sessions[0].send([b"PING"]).addErrback(failures.append)
         far.close()
         assert [failure.type for failure in failures] == [Gone] * 3
+
+
+@pytest.mark.parametrize(
+    ("url", "heard", "hint"),
+    [
+        ("rediss://h", False, " (if it has no TLS, write redis in place of rediss in broker.url)"),
+        ("redis://h", False, " (if it expects TLS, write rediss in place of redis in broker.url)"),
+        ("redis://h", True, ""),
+        ("unix:///path", False, ""),
+    ],
+)
+def test_silence_from_the_beginning_may_be_that_of_tls(url: str, heard: bool, hint: str) -> None:
+    wire = Wire(lambda wire: None)
+    if heard:
+        wire._answers.append(([b"INFO"], Deferred(), False))
+        wire.dataReceived(b"+OK\r\n")
+    assert reason_of(wire, parse_url(url)) == f"it did not answer{hint}"
