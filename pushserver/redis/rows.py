@@ -78,10 +78,19 @@ class Changed(Struct, frozen=True, gc=False):
     changes: tuple[Change, ...]
 
 
+class Later(Struct, frozen=True, gc=False):
+    """An entry of the log of a kind that a later version has; it is no publication."""
+
+    kind: str
+
+
+Entry = Appended | Cleared | Ordered | Changed | Later
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Content)
 _facts = msgspec.msgpack.Decoder(tuple[bytes, bytes])
 
+# A later version may add fields behind these.
 _APPENDED = [b"c", b"o", b"g", b"t", b"d", b"w"]
 _CLEARED = [b"k", b"c"]
 _ORDERED = [b"k", b"n", b"d"]
@@ -112,7 +121,7 @@ def info_of(client: bytes, text: bytes) -> ClientInfo:
     return ClientInfo(client.decode(), user, conn_info, chan_info)
 
 
-def entry_of(epoch: str, entry: Any) -> Appended | Cleared | Ordered | Changed:
+def entry_of(epoch: str, entry: Any) -> Entry:
     """Decode an entry of the log, `[id, [field, value, ...]]`, of the run `epoch`.
 
     Raises NotOurs.
@@ -121,8 +130,8 @@ def entry_of(epoch: str, entry: Any) -> Appended | Cleared | Ordered | Changed:
         name, fields = entry
         seq, number = (_number(part) for part in name.split(b"-"))
         names, values = fields[::2], fields[1::2]
-        if names == _APPENDED and not number:
-            channel, offset, generation, time, blob, writer = values
+        if names[:6] == _APPENDED and not number:
+            channel, offset, generation, time, blob, writer = values[:6]
             node, _, counter = writer.decode().rpartition(":")
             content = _decoder.decode(blob)
             publication = Publication(
@@ -139,19 +148,19 @@ def entry_of(epoch: str, entry: Any) -> Appended | Cleared | Ordered | Changed:
             return Appended(
                 publication, _number(generation), content.skip, node, _number(counter.encode())
             )
-        if names == _CLEARED and number:
-            kind, channel = values
-            if kind == b"clear":
-                return Cleared(channel.decode(), seq, number)
-        if names == _ORDERED and number:
-            kind, node, order = values
-            if kind == b"order":
-                return Ordered(node.decode(), order)
-        if names[:2] == _CHANGED and values[0] == b"presence" and number:
-            pairs = zip(names[2:], values[2:], strict=True)
-            return Changed(values[1].decode(), tuple(_change(*pair) for pair in pairs))
+        if names[:1] == [b"k"] and number:
+            kind = values[0]
+            if kind == b"clear" and names[:2] == _CLEARED:
+                return Cleared(values[1].decode(), seq, number)
+            if kind == b"order" and names[:3] == _ORDERED:
+                return Ordered(values[1].decode(), values[2])
+            if kind == b"presence" and names[:2] == _CHANGED:
+                pairs = zip(names[2:], values[2:], strict=True)
+                return Changed(values[1].decode(), tuple(_change(*pair) for pair in pairs))
+            if kind not in (b"clear", b"order", b"presence"):
+                return Later(kind.decode())
         raise ValueError("fields of no kind of entry")
-    except (ValueError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, msgspec.MsgspecError) as error:
         raise _not_ours("the log", entry, error) from None
 
 

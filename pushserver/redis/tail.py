@@ -24,7 +24,7 @@ from pushserver.redis import rows
 from pushserver.redis.commands import ErrorReply, Gone, away
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
-from pushserver.redis.rows import Appended, Changed, Cleared, NotOurs, Ordered
+from pushserver.redis.rows import Changed, Cleared, Entry, Later, NotOurs, Ordered
 from pushserver.redis.scripts import Images, Known
 from pushserver.redis.writer import Id, follows, id_of
 
@@ -378,8 +378,10 @@ class Tail:
             self.place = seq, number
             self._finish()
 
-    def _entry(self, entry: Appended | Cleared | Ordered | Changed) -> None:
+    def _entry(self, entry: Entry) -> None:
         """Pass an entry to the loads of its channel, and to the follower."""
+        if isinstance(entry, Later):
+            return
         if isinstance(entry, Ordered):
             self.ordered(entry)
             return

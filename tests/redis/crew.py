@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from itertools import count
 from typing import Any
 
@@ -36,21 +36,22 @@ CHANNELS = ("one", "two")
 
 
 class Timer:
-    """The time of a reactor, as nodes take it."""
+    """The time of a reactor, as nodes take it; its wall clock may be `ahead`, in seconds."""
 
-    def __init__(self, reactor: Any):
+    def __init__(self, reactor: Any, ahead: float):
         self.seconds = steady(reactor)
         self.callLater = reactor.callLater
+        self._ahead = ahead
 
     def __call__(self) -> float:
-        return self.seconds()
+        return self.seconds() + self._ahead
 
 
 class Node:
     """A node that follows the log."""
 
-    def __init__(self, crew: Crew, url: str):
-        timer: Any = Timer(crew.reactor)
+    def __init__(self, crew: Crew, url: str, ahead: float):
+        timer: Any = Timer(crew.reactor, ahead)
         options = crew.options
         self.log = RedisLog(
             parse_url(url),
@@ -118,6 +119,8 @@ class Crew:
         self.problems: list[str] = []
         self.numbers = count(1)
         self.nodes: list[Node] = []
+        self.clocks: Iterator[float] = iter(())
+        """How far the clocks of the next nodes are ahead, in seconds."""
         self.readers: list[Reader] = []
         self.acknowledged: dict[int, tuple[str, Receipt]] = {}
         self.refused = 0
@@ -164,7 +167,7 @@ class Crew:
 
     def add(self, url: str) -> Node:
         """Start a node."""
-        node = Node(self, url)
+        node = Node(self, url, next(self.clocks, 0.0))
         self.nodes.append(node)
         return node
 

@@ -13,7 +13,7 @@ from pushserver.hub.follower import Image, Point
 from pushserver.redis import rows, scripts, upkeep_scripts
 from pushserver.redis.connection import SCRIPTS
 from pushserver.redis.keys import Keys
-from pushserver.redis.rows import Appended, Changed, Cleared, Ordered
+from pushserver.redis.rows import Entry
 from pushserver.redis.script import Call, Script
 from pushserver.redis.scripts import Attached, Bounds, Images, Known, Numbered
 from pushserver.redis.upkeep_scripts import Swept
@@ -94,7 +94,7 @@ class Node:
         run, epoch, seq = self.call(scripts.alive(KEYS))
         return run.decode(), epoch.decode(), seq
 
-    def log(self) -> list[Appended | Cleared | Ordered | Changed]:
+    def log(self) -> list[Entry]:
         return [rows.entry_of(self.epoch, e) for e in self.redis("XRANGE", KEYS.log, "-", "+")]
 
 

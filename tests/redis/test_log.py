@@ -7,12 +7,21 @@ the reader is told.
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import structs
+from msgspec.msgpack import decode, encode
 
-from tests.redis.crew import OPTIONS, Crew, Proxy
+from pushserver.channels.publication import Draft
+from pushserver.redis import rows, scripts
+from pushserver.redis.script import Call, Script
+from tests.e2e.patience import PATIENCE
+from tests.redis.crew import OPTIONS, Crew, Proxy, Reader
+from tests.redis.node import KEYS, Node
 from tests.redis.server import RedisServer
 
 
@@ -226,3 +235,108 @@ def test_histories_are_evicted_by_age(redis: RedisServer) -> None:
 
     crew.run(main)
     assert crew.told == 0
+
+
+def test_clocks_of_nodes_are_wrong(redis: RedisServer) -> None:
+    crew = Crew(replace(OPTIONS, history_ttl=600))
+    crew.clocks = iter((3_600.0, -3_600.0))
+
+    async def main() -> None:
+        url = f"unix://{redis.path}"
+        await crew.begin(url, url)
+        for node in crew.nodes:
+            node.log.leases.want("source", True, lambda: None)
+        await crew.until(lambda: any(node.log.leases.holds("source") for node in crew.nodes))
+        await crew.progress(200)
+        await crew.finish()
+        await crew.check()
+        seconds, _ = redis.connection("TIME")
+        for found in (await crew.kept()).values():
+            times = [row.time for row in found]
+            assert times == sorted(times)
+            assert all(-PATIENCE < time - int(seconds) < 1 for time in times)
+        assert sum(node.log.leases.holds("source") for node in crew.nodes) == 1
+        for node in crew.nodes:
+            assert len(await node.log.registry.nodes()) == 2
+
+    crew.run(main)
+    assert crew.told == 0
+
+
+def test_databases_of_a_server_have_logs_of_their_own(redis: RedisServer) -> None:
+    crew = Crew()
+
+    async def main() -> None:
+        await crew.begin(f"unix://{redis.path}?db=1")
+        other = crew.add(f"unix://{redis.path}?db=2")
+        await crew.attached()
+        await crew.progress()
+        await crew.finish()
+        await crew.check()
+        assert (other.log._tail.place, other.log.state.losses) == ((0, 0), 0)
+
+    crew.run(main)
+    assert redis.connection("DBSIZE") == 0
+
+
+def test_redis_is_told_to_drop_keys(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.redis.connection.FIT_SECONDS", 0.1)
+    crew = Crew()
+
+    async def main() -> None:
+        await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
+        await crew.progress()
+        redis.connection("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        await crew.until(lambda: not any(node.log.state.attached for node in crew.nodes))
+        problems = {node.log.state.problem for node in crew.nodes}
+        assert problems == {"this Redis cannot have the log"}
+        redis.connection("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await crew.progress()
+        await crew.finish()
+        await crew.check()
+
+    crew.run(main)
+    assert crew.told == 0
+
+
+class Newer(Node):
+    """A node of a later version, whose entries and rows have more fields, and other kinds."""
+
+    def call(self, call: Call) -> Any:
+        text = call.script.text.decode()
+        text = text.replace("'w', node .. ':' .. counter", "'w', node .. ':' .. counter, 'z', '1'")
+        text = text.replace("'n', ARGV[6], 'd', blob", "'n', ARGV[6], 'd', blob, 'z', '1'")
+        text = text.replace("'k', 'order', 'n', ARGV[3]", "'k', 'joined', 'z', ARGV[3]")
+        return super().call(structs.replace(call, script=Script(call.script.name, text)))
+
+
+def test_node_of_a_later_version_is_beside_this_one(redis: RedisServer) -> None:
+    crew = Crew()
+
+    async def main() -> None:
+        await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
+        await crew.progress()
+        with closing(Newer(redis, options=OPTIONS)) as newer:
+            newer.attach("e")
+            for _ in range(20):
+                value = next(crew.numbers)
+                blob = encode([*decode(rows.encode(Draft("one", b"%d" % value))), "more"])
+                call = newer.publication(Draft("one", b"%d" % value), value)
+                parts = list(call.arguments)
+                parts[parts.index(rows.encode(Draft("one", b"%d" % value)))] = blob
+                newer.call(structs.replace(call, arguments=tuple(parts)))
+                newer.call(scripts.order(KEYS, newer.run, "newer", b"text", newer.bounds))
+                await crew.sleep(0)
+        # A reader that comes now gets them from the history.
+        late = Reader(crew, crew.nodes[0], "one")
+        await late.join()
+        crew.readers.append(late)
+        await crew.progress()
+        await crew.finish()
+        await crew.check()
+        fields = redis.connection("XREVRANGE", "{ps0}:log", "+", "-", "COUNT", 10**6)
+        assert {b"z", b"joined"} <= {part for _, entry in fields for part in entry}
+
+    crew.run(main)
+    assert crew.told == 0
+    assert all(node.log.state.losses == 0 for node in crew.nodes)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from pushserver.channels.publication import ClientInfo, Draft, Publication
 from pushserver.hub.follower import Image
-from pushserver.redis.rows import Appended, Cleared, NotOurs, Ordered, encode, entry_of, image_of
+from pushserver.redis.rows import (
+    Appended,
+    Cleared,
+    Later,
+    NotOurs,
+    Ordered,
+    encode,
+    entry_of,
+    image_of,
+)
 
 INFO = st.builds(ClientInfo, st.text(), st.text(), st.binary(), st.binary())
 DRAFTS = st.builds(
@@ -66,6 +75,15 @@ def test_values_of_later_versions_are_left_out() -> None:
     found = entry_of("e", entry(blob))
     assert isinstance(found, Appended)
     assert (found.publication.event, found.skip) == ("event", ("me",))
+    name, fields = entry()
+    assert entry_of("e", [name, [*fields, b"z", b"new"]]) == entry_of("e", [name, fields])
+    assert entry_of("e", [b"7-2", [b"k", b"clear", b"c", b"a", b"z", b"new"]]) == Cleared("a", 7, 2)
+    order = [b"7-2", [b"k", b"order", b"n", b"me", b"d", b"\xff", b"z", b"new"]]
+    assert entry_of("e", order) == Ordered("me", b"\xff")
+
+
+def test_kinds_of_later_versions_are_known_as_such() -> None:
+    assert entry_of("e", [b"7-1", [b"k", b"joined", b"z", b"new"]]) == Later("joined")
 
 
 @pytest.mark.parametrize(
@@ -82,10 +100,13 @@ def test_values_of_later_versions_are_left_out() -> None:
         [b"7-0", []],
         [b"7-0", [b"theirs", b"1"]],
         [b"7-0", [b"k", b"clear", b"c", b"a"]],
-        [b"7-1", [b"k", b"other", b"c", b"a"]],
+        [b"7-1", [b"k", b"\xff", b"c", b"a"]],
+        [b"7-1", [b"k"]],
         [b"7-1", [b"k", b"clear", b"c", b"\xff"]],
+        [b"7-1", [b"k", b"clear", b"x", b"a"]],
+        [b"7-1", [b"k", b"order", b"n", b"a"]],
         [b"7-1", [b"k", b"clear", b"c"]],
-        [b"7-0", [*entry()[1], b"more", b"1"]],
+        [b"7-0", [b"more", b"1", *entry()[1]]],
         entry(c=b"\xff"),
         entry(o=b""),
         entry(o=b"-1"),
