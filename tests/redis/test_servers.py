@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from pushserver import __version__
 from tests.e2e.certificate import certificate
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import SSE, Reading, ask, data, history, publish
 from tests.e2e.patience import PATIENCE
-from tests.e2e.server import environment, free_port, run_twistd
+from tests.e2e.server import CHECKOUT, environment, free_port, run_twistd
 from tests.e2e.sockets import closed_with, dial, frame
+from tests.e2e.test_upgrade import OLD, install
 from tests.e2e.watcher import Commanded, Watcher
 from tests.redis.server import RedisServer
 from tests.redis.servers import Node
@@ -37,11 +39,17 @@ class Group:
         self.nodes: list[Node] = []
 
     def start(
-        self, text: str = "[sources]\n", url: str = "", ready: bool = True, app: Path | None = None
+        self,
+        text: str = "[sources]\n",
+        url: str = "",
+        ready: bool = True,
+        app: Path | None = None,
+        package: Path = CHECKOUT,
     ) -> Node:
         """Start another server."""
         arguments = () if app is None else (str(app),)
-        node = Node(self.folder / f"node{len(self.nodes)}", url or self.url, text, *arguments)
+        folder = self.folder / f"node{len(self.nodes)}"
+        node = Node(folder, url or self.url, text, *arguments, package=package)
         self.nodes.append(node)
         node.start()
         if ready:
@@ -381,6 +389,30 @@ def test_servers_are_listed_with_their_sources(group: Group) -> None:
     assert one.stop() == -signal.SIGTERM
     [node] = map(json.loads, listed(two, "--json"))
     assert (node["name"], node["pid"], node["sources"]) == ("two", two.pid, [])
+
+
+def test_server_is_upgraded_beside_one_of_the_earlier_version(group: Group) -> None:
+    package = install(group.folder / "package", OLD)
+    older = group.start('[broker]\nname = "one"\n[sources]\n', package=package)
+    upgraded = group.start('[broker]\nname = "two"\n[sources]\n', package=package)
+    install(package, __version__)
+    with dial(upgraded, "channels/a") as socket:
+        assert "subscribed" in frame(socket)
+        publish(older, "a", 0)
+        seen = frame(socket)
+        assert upgraded.stop() == -signal.SIGTERM
+    publish(older, "a", 1)
+    with dial(older, f"channels/a?since={seen['id']}") as socket:
+        assert frame(socket)["subscribed"]["recovered"] is True
+        upgraded.start()
+        wait_until(upgraded.is_ready)
+        publish(upgraded, "a", 2)
+        assert [frame(socket)["data"] for _ in range(2)] == [1, 2]
+    with dial(upgraded, f"channels/a?since={seen['id']}") as socket:
+        assert frame(socket)["subscribed"]["recovered"] is True
+        publish(older, "a", 3)
+        assert [frame(socket)["data"] for _ in range(3)] == [1, 2, 3]
+    assert [row.split()[3] for row in listed(older)[1:]] == [OLD, __version__]
 
 
 def test_second_server_of_a_name_waits_until_it_is_free(group: Group) -> None:

@@ -204,6 +204,8 @@ BOUNDS = {
     "redis.tail.Tail._entries": "AT_ONCE: none is read while some wait",
     "redis.tail.Tail._loads": "one for each reader that waits for a channel",
     "redis.wire.Wire._answers": "the drafts of a Writer, WAITING_BYTES, and a few other calls",
+    "redis.wire.Wire._held": "as `_answers`",
+    "redis.wire.Wire._refused": "some of those of `_answers`",
     "redis.writer.Writer._behind": "WAITING_BYTES, and a request for each clear",
     "redis.writer.Writer._missing": "some of `_waiting`",
     "redis.writer.Writer._settled": "a call for each stop",
