@@ -56,6 +56,7 @@ from pushserver.web.resource import (
     WebSocket,
     header,
     is_upgrade,
+    vary,
     wants,
 )
 from pushserver.web.short_post import Soon
@@ -66,16 +67,16 @@ class ChannelContext:
     """The shared state of the resources of channels.
 
     `upgrade` and `respond` take over a request as a WebSocket or as an endless response. `page`
-    renders the live page; its arguments are the channel's name, the relative path to the server's
-    root, the history size in publications, whether this is the front page, whether failures are
-    shown, and whether there is a field for a token or key. `list_page` renders the list of
+    renders the live page; its arguments are the names of its channels, the relative path to the
+    server's root, the history size in publications, whether failures are shown, and whether there
+    is a field for a token or key. `list_page` renders the list of
     channels; its arguments are that path, and whether it has a field for a key.
     """
 
     node: Node
     upgrade: Open
     respond: Open
-    page: Callable[[str, str, int, bool, bool, bool], Document]
+    page: Callable[[tuple[str, ...], str, int, bool, bool], Document]
     gate: Gate
     list_page: Callable[[str, bool], Document]
     fragments: Fragments
@@ -165,7 +166,7 @@ class ChannelResource(LeafResource):
             return respond(context, request, chosen, (name,))
         wanted = wants(request, OFFERS)
         if wanted == HTML:
-            return live_page(context, request, name, "..")
+            return live_page(context, request, (name,), "..")
         if wanted == JSON:
             return context.gate.identified(request, "http", partial(self._history, request, name))
         if wanted is None:
@@ -210,19 +211,28 @@ class ChannelResource(LeafResource):
 
 
 class FrontResource(LeafResource):
-    """`/`: the live page of the front channel."""
+    """`/`: the live page of the front channel.
 
-    def __init__(self, context: ChannelContext, name: str):
+    `lists`: it is the list of channels, for those who may see that.
+    """
+
+    def __init__(self, context: ChannelContext, name: str, lists: bool = False):
         super().__init__()
         self._context = context
         self._name = name
+        self._lists = lists
 
     def answer_get(self, request: Request) -> Answer:
-        return live_page(self._context, request, self._name, ".")
+        context = self._context
+        if self._lists:
+            key = context.gate.caller(request)
+            if key is not None and "read" in key.may:
+                return answer_page(request, context.list_page(".", "key" in context.gate.accepts))
+        return live_page(context, request, (self._name,), ".")
 
 
 class EventsResource(LeafResource):
-    """`/events?channel=a&channel=b`: several channels as one stream with one cursor."""
+    """`/events?channel=a&channel=b`: several channels as a stream with one cursor, or a page."""
 
     def __init__(self, context: ChannelContext):
         super().__init__()
@@ -230,10 +240,16 @@ class EventsResource(LeafResource):
 
     def answer_get(self, request: Request) -> Answer:
         names, elsewhere = self._names(request), self._context.elsewhere
-        if elsewhere is not None and lacks_fragments(self._context.fragments, request, names):
+        is_page = self._is_page(request)
+        if elsewhere is not None and (
+            is_page or lacks_fragments(self._context.fragments, request, names)
+        ):
             return cast(int, elsewhere.render(request))
         if is_upgrade(request):
             return upgrade(self._context, request, names)
+        if is_page:
+            vary(request, b"Accept")
+            return live_page(self._context, request, names, ".")
         return respond(
             self._context, request, representation(self._context.fragments, request, names), names
         )
@@ -241,6 +257,13 @@ class EventsResource(LeafResource):
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
         return accept(self._context, request, self._names(request))
+
+    @staticmethod
+    def _is_page(request: Request) -> bool:
+        if is_upgrade(request) or argument(request, "as") is not None:
+            return False
+        accept = header(request, "accept") or ""
+        return preferred(accept, (EVENT_STREAM, LINES, HTML)) == HTML
 
     def _names(self, request: Request) -> tuple[str, ...]:
         given = request.args.get(b"channel", [])
@@ -251,17 +274,19 @@ class EventsResource(LeafResource):
         return names
 
 
-def live_page(context: ChannelContext, request: Request, name: str, root: str) -> Answer:
-    """The live page of the channel; `root` is the relative path to the server's root."""
-    size = context.node.history.options(name).history_size
+def live_page(
+    context: ChannelContext, request: Request, names: tuple[str, ...], root: str
+) -> Answer:
+    """The live page of the channels; `root` is the relative path to the server's root."""
+    size = max(context.node.history.options(name).history_size for name in names)
     key = context.gate.caller(request)
-    shows_failures = key is not None and key.allows("publish", name)
-    login = bool(useful(context.node, context.gate, name))
-    page = context.page(name, root, size, root == ".", shows_failures, login)
+    shows_failures = key is not None and all(key.allows("publish", name) for name in names)
+    login = any(useful(context.node, context.gate, name) for name in names)
+    page = context.page(names, root, size, shows_failures, login)
     # A page that the application would have to be asked about is the same for everybody.
     identity = context.gate.identity_at_once(request)
-    if identity is not None:
-        tell_cursor(request, context.node, context.gate, name, identity)
+    if identity is not None and len(names) == 1:
+        tell_cursor(request, context.node, context.gate, names[0], identity)
     return answer_page(request, page)
 
 

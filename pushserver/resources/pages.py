@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -106,14 +106,13 @@ class Pages:
 
     def channel(
         self,
-        name: str,
+        names: Sequence[str],
         root: str,
         history_size: int,
-        front: bool,
         operator: bool = False,
         login: bool = False,
     ) -> Document:
-        """The live page of a channel; `root` is the relative path to the server's root.
+        """The live page of channels; `root` is the relative path to the server's root.
 
         `operator`: whether the page shows failures of sources and handlers, and a form that
         publishes. `login`: whether it has a field for a token or key from the beginning. Raises
@@ -121,11 +120,11 @@ class Pages:
         """
         html = self._render(
             "channel.html",
-            channel=name,
+            channel=", ".join(names),
+            channels=names,
             root=root,
             history_size=history_size,
             list_size=LIST_SIZE,
-            front=front,
             operator=operator,
             login=login,
         )

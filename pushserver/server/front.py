@@ -169,6 +169,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         node.clock,
         lambda request: base.facts.of(request, config, trust, runners),
     )
+    lists = lists_at_front(server, runners)
     server = replace(server, front_channel=front_channel(server, runners))
     monitoring = {
         b"health": health(base.readiness.checks),
@@ -197,6 +198,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
             base.gateway,
             config.page,
             OwnPages(server.templates, page_context) if server.templates else None,
+            lists,
         )
     shortcut = websockets.shortcut(root) if base.shortcuts else None
     # The port for metrics asks for no key.
@@ -276,3 +278,8 @@ def front_channel(server: Server, runners: Sequence[Runner]) -> str:
     channels = [runner.plan.channel for runner in runners]
     usual = "numbers" if "numbers" in channels or not channels else channels[0]
     return server.front_channel or usual
+
+
+def lists_at_front(server: Server, runners: Sequence[Runner]) -> bool:
+    """Whether the list of channels is at `/`: for several channels, of which none was chosen."""
+    return not server.front_channel and len({runner.plan.channel for runner in runners}) > 1

@@ -71,8 +71,12 @@ def tree(
     application: Gateway | None,
     page: Page,
     own: OwnPages | None = None,
+    lists: bool = False,
 ) -> Resource:
-    """The resources by URL; raises StartFailed for a path of Socket.IO that is another's."""
+    """The resources by URL; raises StartFailed for a path of Socket.IO that is another's.
+
+    `lists`: the page at `/` is the list of channels.
+    """
     static, files = static_files(server.static, page)
     hooks = {
         runner.plan.name: runner.source.receive
@@ -80,7 +84,7 @@ def tree(
         if IHook.providedBy(runner.source)
     }
     children: dict[bytes, Resource] = {
-        b"": FrontResource(channels, server.front_channel),
+        b"": FrontResource(channels, server.front_channel, lists),
         b"channels": ChannelsResource(channels),
         b"events": EventsResource(channels),
         b"api": ApiResource(

@@ -16,8 +16,15 @@ const body = table.tBodies[0];
 const empty = document.getElementById("channels-empty");
 const state = document.getElementById("channels-state");
 
+const together = document.getElementById("together");
+
 function makeRow(name) {
   const row = element("tr", "");
+  const box = element("input", "form-check-input");
+  Object.assign(box, { type: "checkbox", value: name, autocomplete: "off" });
+  box.setAttribute("aria-label", `Show ${name} together with others`);
+  const choice = element("td", "choice");
+  choice.append(box);
   const head = element("th", "channel-name");
   head.scope = "row";
   const link = element("a", "", name);
@@ -26,14 +33,14 @@ function makeRow(name) {
   const minute = element("td", "number minute");
   bars.set(row, new Bars());
   minute.append(bars.get(row).element, element("span", "count"));
-  row.append(head, element("td", "last"), minute);
+  row.append(choice, head, element("td", "last"), minute);
   for (let count = 0; count < 2; count += 1) row.append(element("td", "number"));
   row.dataset.channel = name;
   return row;
 }
 
 function fill(row, channel, now) {
-  const [, last, minute, retained, watching] = row.cells;
+  const [, , last, minute, retained, watching] = row.cells;
   const at = channel.last && channel.last.time * 1000;
   setText(last, channel.last ? `${channel.last.event}, ${ago(Math.max(0, now - at))}` : "–");
   last.title = channel.last ? fullTime(at) : "";
@@ -59,6 +66,7 @@ function show({ channels, total }) {
   for (const row of known.values()) row.remove();
   table.hidden = total === 0;
   empty.hidden = total !== 0;
+  showTogether();
   const shown = total > channels.length ? `the newest ${channels.length} of ` : "";
   setText(state, `${shown}${total.toLocaleString("en")} ${total === 1 ? "channel" : "channels"}`);
 }
@@ -79,9 +87,24 @@ function onChange() {
   update();
 }
 
+// The link to one page for the channels that are ticked.
+function showTogether() {
+  const names = [...body.querySelectorAll("input:checked")].map(({ value }) => value);
+  const query = names.map((name) => `channel=${encodeURIComponent(name)}`).join("&");
+  const path = names.length > 1 ? `events?${query}` : `channels/${encodeURIComponent(names[0])}`;
+  if (names.length > 0) together.href = `${table.dataset.root}/${path}`;
+  else together.removeAttribute("href");
+  const words = names.length > 0 ? `Show ${names.length} together` : "Tick channels to show them together";
+  setText(together, names.length === 1 ? `Show ${names[0]}` : words);
+  together.hidden = table.hidden;
+}
+
+body.addEventListener("change", showTogether);
+
 function hide() {
   body.replaceChildren();
   table.hidden = empty.hidden = true;
+  showTogether();
 }
 
 async function update() {

@@ -10,6 +10,8 @@ const SOLID_LINES = 4;
 const DASH = [6, 4];
 const X_AXIS_HEIGHT = 30;
 const MIN_SPAN = 0.02; // seconds
+const LEFT = "y";
+const RIGHT = "right";
 
 /**
  * Draws a Points table into the element `graph`, with a legend in `legend`; `at` has the time under
@@ -23,6 +25,9 @@ export class Graph {
     this.uPlot = null;
     this.plot = null;
     this.hidden = new Set();
+    this.isRight = () => false; // whether the line of this name has the second axis
+    this.seconds = 0; // of the time before the newest point that is drawn; 0 for all
+    this.from = 0; // the index of the first point that is drawn
     this.drawn = "[]"; // the names of the lines, as JSON
     this.hovered = null;
     this.items = new Map();
@@ -53,11 +58,12 @@ export class Graph {
   render() {
     const { points } = this;
     points.trim();
+    this.from = points.since(this.seconds);
     const names = points.names;
     if (JSON.stringify(names) !== this.drawn) this.#rebuild();
     else if (this.plot) this.#redraw();
     const { dataset } = this.elements.graph;
-    dataset.points = String(points.length);
+    dataset.points = String(points.length - this.from);
     dataset.series = names.join(",");
     this.elements.more.hidden = !points.hasUndrawn;
     this.#renderLegend();
@@ -73,14 +79,25 @@ export class Graph {
     const { points } = this;
     const lines = points.names.map((name) => `${name} now ${this.latest(name)}`);
     const words = this.plot
-      ? `Line graph, ${points.length} points: ${lines.join(", ")}`
+      ? `Line graph, ${points.length - this.from} points: ${lines.join(", ")}`
       : "Graph: no numbers to draw";
     this.elements.graph.setAttribute("aria-label", words);
   }
 
+  /** Draws the lines for which `isRight(name)` with the second axis, and so many seconds before the newest point. */
+  choose(isRight, seconds) {
+    this.isRight = isRight;
+    this.seconds = seconds;
+    this.from = this.points.since(seconds);
+    for (const { button } of this.items.values()) button.remove(); // their order may be another
+    this.items.clear();
+    this.#rebuild();
+  }
+
   #data() {
-    const { points } = this;
-    return [points.times, ...points.names.map((name) => points.drawn(name))];
+    const { points, from } = this;
+    const columns = [points.times, ...points.names.map((name) => points.drawn(name))];
+    return from > 0 ? columns.map((column) => column.slice(from)) : columns;
   }
 
   #rebuild() {
@@ -105,7 +122,7 @@ export class Graph {
 
   // Thin if the points are close: thick lines would merge.
   #lineWidth() {
-    return this.points.length * 4 > this.elements.graph.clientWidth ? 1.5 : 2;
+    return (this.points.length - this.from) * 4 > this.elements.graph.clientWidth ? 1.5 : 2;
   }
 
   #fit() {
@@ -121,10 +138,18 @@ export class Graph {
     const { axis, grid } = this.colours;
     const font = `12px ${getComputedStyle(this.elements.graph).fontFamily}`;
     const shared = { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
+    const numbers = {
+      ...shared,
+      size: axisWidth,
+      gap: 8,
+      space: 36,
+      values: (_, ticks, __, ___, step) => tickNumbers(ticks, step),
+    };
+    const onRight = names.filter(this.isRight).length;
     return {
       ...this.#size(),
       // On the right, half a label has to fit, as the last point may have one.
-      padding: [12, 30, 0, 4],
+      padding: [12, onRight > 0 ? 4 : 30, 0, onRight < names.length ? 4 : 30],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 8 } },
       scales: { x: { time: true, range: timeRange } },
@@ -136,13 +161,8 @@ export class Graph {
           space: 80,
           values: (_, ticks, __, ___, step) => tickLabels(ticks, step),
         },
-        {
-          ...shared,
-          size: axisWidth,
-          gap: 8,
-          space: 36,
-          values: (_, ticks, __, ___, step) => tickNumbers(ticks, step),
-        },
+        { ...numbers, scale: LEFT, show: onRight < names.length },
+        { ...numbers, scale: RIGHT, side: 1, show: onRight > 0, grid: { show: false } },
       ],
       series: [{}, ...names.map((name, index) => this.#line(name, index, names.length))],
       hooks: { setCursor: [(plot) => this.#hover(plot.cursor.idx)], draw: [drawEnds] },
@@ -153,6 +173,7 @@ export class Graph {
     const stroke = this.colours.lines[index % this.colours.lines.length];
     return {
       label: name,
+      scale: this.isRight(name) ? RIGHT : LEFT,
       show: !this.hidden.has(name),
       stroke,
       width: this.#lineWidth(),
@@ -184,6 +205,7 @@ export class Graph {
       const item = this.items.get(name);
       item.swatch.style.borderColor = this.colours.lines[index % this.colours.lines.length];
       item.swatch.style.borderStyle = index >= SOLID_LINES ? "dashed" : "solid";
+      setText(item.axis, this.isRight(name) ? "right axis" : "");
     });
     this.#renderLegend();
   }
@@ -193,12 +215,13 @@ export class Graph {
     button.type = "button";
     button.className = "legend-item";
     button.title = "Show or hide this line";
-    button.setAttribute("aria-pressed", "true");
+    button.setAttribute("aria-pressed", String(!this.hidden.has(name)));
     const swatch = element("span", "legend-swatch");
     const value = element("span", "legend-value");
-    button.append(swatch, element("span", "legend-name", name), value);
+    const axis = element("span", "legend-axis");
+    button.append(swatch, element("span", "legend-name", name), value, axis);
     button.addEventListener("click", () => this.#toggle(name, button));
-    return { button, swatch, value };
+    return { button, swatch, value, axis };
   }
 
   #toggle(name, button) {
@@ -215,11 +238,12 @@ export class Graph {
 
   #renderLegend() {
     const { points, hovered } = this;
-    const instant = hovered === null ? undefined : points.times[hovered];
+    const at = hovered === null ? -1 : this.from + hovered;
+    const instant = points.times[at];
     setText(this.elements.at, instant === undefined ? "" : clock(instant * 1000, Date.now()));
     for (const [name, item] of this.items) {
       const number =
-        instant === undefined ? points.last(name) : points.columns.get(name)?.[hovered];
+        instant === undefined ? points.last(name) : points.columns.get(name)?.[at];
       setText(
         item.value,
         isPresent(number) ? this.#format(name, number) : "–",
@@ -300,7 +324,7 @@ function drawEnds(plot) {
     ctx.beginPath();
     ctx.arc(
       plot.valToPos(data[0][last], "x", true),
-      plot.valToPos(data[index][last], "y", true),
+      plot.valToPos(data[index][last], series.scale, true),
       4 * ratio,
       0,
       2 * Math.PI,

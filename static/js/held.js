@@ -1,4 +1,4 @@
-// The newest publications that the page holds, for its list, and the search in them. No DOM.
+// The newest publications that the page holds, and the search in them. No DOM.
 
 import { compactText } from "./values.js";
 
@@ -17,17 +17,36 @@ export class Held {
     this.characters = 0;
   }
 
+  /** Removes those of this channel. */
+  remove(channel) {
+    this.all = this.all.filter((one) => one.channel !== channel);
+    this.characters = this.all.reduce((sum, { length }) => sum + length, 0);
+  }
+
   get newest() {
     return this.all[this.all.length - 1];
   }
 
-  /** Adds the newest one. */
+  /**
+   * Adds one, and returns whether it is the newest. Those of one channel keep their order; those of several
+   * are in the order of their times, as the histories of channels arrive one after the other.
+   */
   add(publication) {
     publication.length = compactText(publication.data).length;
-    this.all.push(publication);
+    const place = this.#place(publication);
+    const isNewest = place === this.all.length;
+    if (isNewest) this.all.push(publication);
+    else this.all.splice(place, 0, publication);
     this.characters += publication.length;
     // In steps, as each removal moves all others.
     if (this.all.length > this.size * 1.5 || this.characters > MOST_CHARACTERS) this.#trim();
+    return isNewest;
+  }
+
+  #place({ channel, time }) {
+    let place = this.all.length;
+    while (place > 0 && this.all[place - 1].channel !== channel && this.all[place - 1].time > time) place--;
+    return place;
   }
 
   #trim() {
@@ -40,23 +59,32 @@ export class Held {
   }
 
   /**
-   * The newest `most` of these publications whose event or data have all words of the text, with
-   * capital and small letters alike; `found` is the number of all of them.
+   * The newest `most` of these publications whose event, channel or data have all words of `filter`, with
+   * capital and small letters alike; which are no older than `seconds` before the newest one; and which
+   * `has(data)` accepts. `found` is the number of all of them.
    */
-  search(publications, text, most) {
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    if (words.length === 0) return { shown: publications.slice(-most), found: publications.length };
+  search(publications, { filter = "", seconds = 0, has = null }, most) {
+    const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+    const isAll = words.length === 0 && seconds === 0 && has === null;
+    if (isAll) return { shown: publications.slice(-most), found: publications.length };
+    const since = seconds > 0 ? (publications.at(-1)?.time ?? 0) - seconds * 1000 : -Infinity;
     const matches = publications.filter((one) => {
-      const own = this.#text(one);
-      return words.every((word) => own.includes(word));
+      if (one.time < since || (has !== null && !has(one.data))) return false;
+      return words.length === 0 || this.#matches(one, words);
     });
     return { shown: matches.slice(-most), found: matches.length };
+  }
+
+  #matches(publication, words) {
+    const text = this.#text(publication);
+    return words.every((word) => text.includes(word));
   }
 
   #text(publication) {
     let text = this.texts.get(publication);
     if (text === undefined) {
-      text = `${publication.event} ${compactText(publication.data)}`.toLowerCase();
+      const { channel = "", event, data } = publication;
+      text = `${channel} ${event} ${compactText(data)}`.toLowerCase();
       this.texts.set(publication, text);
     }
     return text;

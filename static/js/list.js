@@ -1,67 +1,63 @@
-// The list of the newest publications. Rows are moved and not recreated, so that the focus and a
-// selection stay.
+// The list of the newest publications.
 
 import { element } from "./dom.js";
+import { Keyed } from "./keyed.js";
+import { Opening, originText, timeButton } from "./opening.js";
 import { alignment, describe, formatNumber } from "./values.js";
-import { clock, fullTime } from "./times.js";
 
 const MOST_PLACEHOLDERS = 10;
-const ALL = { pick: (data) => data, format: formatNumber };
+const ALL = { pick: (data) => data, format: formatNumber, several: false };
 
 /**
  * Shows the newest `size` publications in an `<ol>`, with placeholders for those that are missing.
  * `openWhole(publication)` shows all of one; `pick(data)` returns the part to show, and
- * `format(number, decimals)` the text of a number.
+ * `format(number, decimals)` the text of a number; `several`: rows name their channels.
  */
 export class List {
-  constructor(element, size, openWhole, { pick, format } = ALL) {
+  constructor(element, size, openWhole, { pick, format, several } = ALL) {
     this.element = element;
     this.size = size;
     this.openWhole = openWhole;
     this.pick = pick;
     this.format = format;
-    this.rows = []; // newest first
-    this.columns = "";
+    this.several = several;
+    this.keyed = new Keyed(element, (publication) => this.#makeRow(publication));
+    this.opening = new Opening(this.keyed, openWhole);
     // Which rows are cut depends on the width.
     this.resizes = new ResizeObserver(() => this.#findCut(this.rows));
     this.resizes.observe(element);
   }
 
+  get rows() {
+    return this.keyed.rows;
+  }
+
   /** Shows these publications, newest last. */
   render(publications) {
-    const wanted = publications.slice(-this.size);
-    this.#drop(new Set(wanted));
-    const shown = new Set(this.rows.map((row) => row.publication));
-    const fresh = wanted
-      .filter((publication) => !shown.has(publication))
-      .map((publication) => this.#makeRow(publication));
-    if (fresh.length === 0 && this.rows.length === wanted.length && this.complete) return;
-    this.rows = [...fresh.reverse(), ...this.rows];
-    this.element.prepend(...fresh.map((row) => row.item));
+    const { fresh, gone } = this.keyed.update(publications.slice(-this.size));
+    if (fresh.length === 0 && gone === 0 && this.complete) return;
     this.#fill();
     this.#align();
     this.rows.forEach((row, index) => row.item.classList.toggle("newest", index === 0));
     this.#findCut(fresh);
+    this.opening.update();
     this.complete = true;
   }
 
-  /** Shows up to `size` publications from now on, which may be others: all rows are made anew. */
-  restart(size) {
+  /**
+   * Shows up to `size` publications from now on, which may be others, and this part of their data: all rows
+   * are made anew.
+   */
+  restart(size, pick = this.pick) {
     this.size = size;
-    this.#drop(new Set());
+    this.pick = pick;
+    this.keyed.clear();
+    this.complete = false;
   }
 
   /** Stops measuring. */
   destroy() {
     this.resizes.disconnect();
-  }
-
-  #drop(wanted) {
-    const [keep, gone] = [[], []];
-    for (const row of this.rows) (wanted.has(row.publication) ? keep : gone).push(row);
-    for (const row of gone) row.item.remove();
-    this.rows = keep;
-    if (gone.length > 0) this.complete = false;
   }
 
   // Placeholders keep the height of a list with few rows. The topmost is removed first, so that the
@@ -86,7 +82,7 @@ export class List {
       description.parts.every((part) => part.kind === "number"),
     );
     value.classList.toggle("columns", description.parts.length > 1);
-    item.append(rowHead(publication), value, this.#more(publication));
+    item.append(rowHead(publication, this.several), value, this.#more(publication));
     return row;
   }
 
@@ -145,14 +141,12 @@ function overflows(box) {
   return box.scrollWidth > box.clientWidth;
 }
 
-// The time, and below it the event's name unless it is the default.
-function rowHead({ time, offset, event }) {
+// The time, and below it the channel, if there are several, and the event's name unless it is the default.
+function rowHead(publication, several) {
   const head = element("span", "row-head");
-  const when = element("time", "row-when", clock(time, Date.now()));
-  when.dateTime = new Date(time).toISOString();
-  when.title = `${fullTime(time)}${offset === undefined ? "" : ` · offset ${offset}`}`;
-  head.append(when);
-  if (event !== "message") head.append(" ", element("span", "row-event", event));
+  head.append(timeButton(publication, Date.now()));
+  const name = originText(publication, several);
+  if (name) head.append(" ", element("span", "row-event", name));
   return head;
 }
 

@@ -38,6 +38,7 @@ export class Part {
       onReset: () => this.reset(),
       onState: (state) => this.showState(state),
     });
+    this.channel = channel;
     this.label = options.label;
     this.tally = new Tally();
     this.state = { state: "connecting", reason: "", retryAt: null };

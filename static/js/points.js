@@ -2,6 +2,8 @@
 // undefined where the publication had no such value. No DOM.
 
 const MIN_STEP = 1e-6; // seconds
+const SET_BACK = 60; // seconds
+const MOST = 1e300; // farther apart, two numbers have no distance that can be drawn
 
 /**
  * A bounded table of points. `names` are the lines in the order in which they appeared, at most
@@ -31,7 +33,8 @@ export class Points {
   /**
    * Adds one publication's numbers; `instant` in milliseconds. A null ends its line until the next
    * number, and the lines of the names below it ("room" for "room.temp"); a line without a leaf
-   * continues. A publication without a value for any line adds nothing.
+   * continues. A publication without a value for any line adds nothing. When the clock was set back by more
+   * than a minute, the points that are now in the future are removed.
    */
   add(instant, leaves) {
     const gaps = [];
@@ -43,7 +46,8 @@ export class Points {
     if (values.every((value) => value === undefined)) return;
     // uPlot needs increasing times, but a clock may be set back, and a burst may share one
     // millisecond.
-    const previous = this.times.length > 0 ? this.times[this.times.length - 1] : 0;
+    this.#setBack(instant / 1000);
+    const previous = this.times.at(-1) ?? 0;
     this.times.push(Math.max(instant / 1000, previous + MIN_STEP));
     let index = 0;
     for (const column of this.columns.values()) column.push(values[index++]);
@@ -74,11 +78,24 @@ export class Points {
     return this.columns.get(name).findLast(isPresent);
   }
 
-  /** The numbers of a line as uPlot draws them: BigInts are rounded. */
+  /** The index of the first point that is no older than so many seconds before the newest one; 0: of all. */
+  since(seconds) {
+    if (seconds === 0) return 0;
+    const from = this.times.at(-1) - seconds;
+    return Math.max(0, this.times.findIndex((time) => time >= from));
+  }
+
+  /** The numbers of a line as uPlot draws them: BigInts are rounded, and none is beyond 1e300. */
   drawn(name) {
     const column = this.columns.get(name);
-    if (!column.some((value) => typeof value === "bigint")) return column;
-    return column.map((value) => (typeof value === "bigint" ? Number(value) : value));
+    return column.every(isDrawable) ? column : column.map(drawable);
+  }
+
+  #setBack(now) {
+    if (!(this.times.at(-1) > now + SET_BACK)) return;
+    const first = this.times.findIndex((time) => time > now);
+    this.times.length = first;
+    for (const column of this.columns.values()) column.length = first;
   }
 
   #open(name) {
@@ -94,6 +111,14 @@ export class Points {
 /** Whether there is a number: neither null (a gap) nor undefined (no measurement). */
 export function isPresent(value) {
   return value !== null && value !== undefined;
+}
+
+function isDrawable(value) {
+  return typeof value !== "bigint" && !(Math.abs(value) > MOST);
+}
+
+function drawable(value) {
+  return isPresent(value) ? Math.min(MOST, Math.max(-MOST, Number(value))) : value;
 }
 
 function nullAt(name, gaps) {

@@ -5,13 +5,14 @@ import { askServer } from "./login.js";
 import { clock } from "./times.js";
 
 export class Publishing {
-  /** `url` is that of the channel; `credential()` the reader's token or key. */
+  /** `url(channel)` is that of a channel; `credential()` the reader's token or key. */
   constructor(byId, url, credential) {
     this.url = url;
     this.credential = credential;
     this.elements = {
       box: byId("publish"),
       form: byId("publish-form"),
+      channel: byId("publish-channel"),
       data: byId("publish-data"),
       event: byId("publish-event"),
       result: byId("publish-result"),
@@ -26,18 +27,23 @@ export class Publishing {
     });
   }
 
-  show(allowed) {
-    this.elements.box.hidden = !allowed;
+  /** Shows the form for these channels; none: hides it. */
+  show(channels) {
+    const { box, channel } = this.elements;
+    box.hidden = channels.length === 0;
+    const chosen = channel.value;
+    channel.replaceChildren(...channels.map((name) => new Option(name, name)));
+    if (channels.includes(chosen)) channel.value = chosen;
   }
 
   async #publish() {
-    const { form, data, event, result } = this.elements;
+    const { form, channel, data, event, result } = this.elements;
     if (form.ariaBusy === "true") return;
     form.ariaBusy = "true";
     setText(result, "Publishing…");
     // The server takes the data as JSON if it is, and else as text, as it does for curl.
     const { ok, content } = await askServer(
-      `${this.url}?${new URLSearchParams({ event: event.value })}`,
+      `${this.url(channel.value)}?${new URLSearchParams({ event: event.value })}`,
       this.credential(),
       { method: "POST", headers: { "Content-Type": "text/plain" }, body: data.value },
     );

@@ -9,13 +9,25 @@ const BUTTONS = { retry: "Try now", open: "Connect again" };
 /** The text of the line at this instant: "Reconnecting in 4 s: the server is shutting down". */
 export function stateText({ state, reason, retryAt }, now) {
   const why = reason ? `: ${reason}` : "";
-  if (state === "live") return "Live";
+  if (state === "live") return reason ? `Live, without ${reason}` : "Live";
   if (state === "connecting") return "Connecting…";
   if (state === "closed") return `Closed${why}`;
   const seconds = Math.ceil((retryAt - now) / 1000);
   return retryAt !== null && seconds > 0
     ? `Reconnecting in ${seconds} s${why}`
     : `Reconnecting…${why ? ` (${reason})` : ""}`;
+}
+
+/**
+ * The states of several channels, `[[channel, state], ...]`, as one: live as soon as one is, with the reason of
+ * those that are closed.
+ */
+export function combinedState(states) {
+  const of = (name) => states.find(([, { state }]) => state === name)?.[1];
+  const most = of("reconnecting") ?? of("connecting") ?? of("live") ?? of("closed");
+  if (most.state !== "live") return most;
+  const closed = states.filter(([, { state }]) => state === "closed");
+  return { ...most, reason: closed.map(([channel, { reason }]) => `${channel} (${reason})`).join(", ") };
 }
 
 /** The notice of missing events. */

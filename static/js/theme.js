@@ -1,5 +1,5 @@
-// Sets the reader's colour scheme for Bootstrap. Blocking and in the head: a module would run after
-// the first paint, and the page would flash. Also notifies the graph of a change.
+// Sets the reader's colour scheme for Bootstrap, and the view in the URL. Blocking and in the head: a
+// module would run after the first paint, and the page would flash. Also notifies the graph of a change.
 "use strict";
 
 (() => {
@@ -10,6 +10,8 @@
     document.dispatchEvent(new Event("themechange"));
   };
 
+  const view = new URLSearchParams(window.location.search).get("view");
+  if (view) document.documentElement.dataset.view = view;
   dark.addEventListener("change", apply);
   apply();
 })();

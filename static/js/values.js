@@ -55,7 +55,34 @@ function collectLeaves(object, prefix, depth, leaves) {
   }
 }
 
-function isMeasured(value) {
+/**
+ * The first `most` leaves, numbers or any other data, as pairs of path and value; BARE is the path of data
+ * that is no object.
+ */
+export function leaves(data, most) {
+  if (!isPlainObject(data)) return [[BARE, data]];
+  const found = [];
+  collectAll(data, "", 1, found, most);
+  return found;
+}
+
+function collectAll(object, prefix, depth, found, most) {
+  for (const key in object) {
+    if (found.length >= most) return;
+    const value = object[key];
+    if (isPlainObject(value) && depth < MAX_DEPTH && hasKeys(value))
+      collectAll(value, `${prefix}${key}.`, depth + 1, found, most);
+    else found.push([prefix + key, value]);
+  }
+}
+
+function hasKeys(object) {
+  for (const key in object) return key !== undefined;
+  return false;
+}
+
+/** Whether the value is a point of a line, or null, its gap. */
+export function isMeasured(value) {
   return value === null || isNumber(value);
 }
 
@@ -63,7 +90,8 @@ function isNumber(value) {
   return Number.isFinite(typeof value === "bigint" ? Number(value) : value);
 }
 
-function isPlainObject(value) {
+/** Whether the value is a JSON object. */
+export function isPlainObject(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
@@ -99,7 +127,8 @@ function collectParts(object, prefix, parts) {
   return false;
 }
 
-function describeValue(key, value) {
+/** One value as a part, as in `describe()`. */
+export function describeValue(key, value) {
   if (isNumber(value) && String(value).length <= MAX_DIGITS)
     return { key, kind: "number", number: value, cut: false };
   if (typeof value === "string" && value.trim() !== "") {
@@ -128,6 +157,11 @@ function codePart(key, value) {
  */
 export function wholeText(data) {
   return typeof data === "string" ? data : json(data, 2);
+}
+
+/** The publication as the server sends it, as indented JSON, without its cursor. */
+export function publicationText({ channel, event, data, offset, time }) {
+  return json({ channel, event, data, offset, time: time / 1000 }, 2);
 }
 
 /** The data for a search: text as it is, any other value as JSON. */

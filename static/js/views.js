@@ -128,7 +128,7 @@ export class ListView {
     const dialog = makeWhole();
     const whole = new Whole(dialog);
     part.root.append(box, dialog);
-    this.rows = new List(this.list, last, (publication) => whole.open(publication), {
+    this.rows = new List(this.list, last, (publication) => whole.open({ channel: part.channel, ...publication }), {
       pick: this.pick,
       format: formatter(format),
     });

@@ -3,12 +3,15 @@
 import { attachCopyButtons } from "./copying.js";
 import { element } from "./dom.js";
 import { fullTime } from "./times.js";
-import { wholeText } from "./values.js";
+import { publicationText, wholeText } from "./values.js";
 
 /** Opens `<dialog id="whole">` for a publication. */
 export class Whole {
   constructor(dialog) {
     this.dialog = dialog;
+    this.raw = dialog.querySelector("[data-raw]");
+    this.raw.addEventListener("click", () => this.#toggle());
+    this.publication = null;
     dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
     // A click on the backdrop has the dialog itself as its target.
     dialog.addEventListener("click", (event) => {
@@ -16,18 +19,42 @@ export class Whole {
     });
   }
 
-  open({ data, event, offset, time }) {
+  open(publication) {
+    const { event, offset, time } = publication;
     const title = `${event === "message" ? "Event" : event}${offset === undefined ? "" : ` #${offset}`}`;
-    this.show(title, fullTime(time), wholeText(data));
+    this.publication = publication;
+    this.#show(title, fullTime(time), this.#text());
   }
 
   /** Opens the dialog with any other text. */
   show(title, aside, text) {
-    const part = (name) => this.dialog.querySelector(`#whole-${name}`);
-    part("title").textContent = title;
-    part("time").textContent = aside;
-    part("data").textContent = text;
+    this.publication = null;
+    this.#show(title, aside, text);
+  }
+
+  #show(title, aside, text) {
+    this.raw.hidden = this.publication === null;
+    this.#part("title").textContent = title;
+    this.#part("time").textContent = aside;
+    this.#part("data").textContent = text;
     this.dialog.showModal();
+  }
+
+  #part(name) {
+    return this.dialog.querySelector(`#whole-${name}`);
+  }
+
+  get #isRaw() {
+    return this.raw.getAttribute("aria-pressed") === "true";
+  }
+
+  #text() {
+    return this.#isRaw ? publicationText(this.publication) : wholeText(this.publication.data);
+  }
+
+  #toggle() {
+    this.raw.setAttribute("aria-pressed", String(!this.#isRaw));
+    this.#part("data").textContent = this.#text();
   }
 }
 
@@ -40,16 +67,18 @@ export function makeWhole() {
   time.id = "whole-time";
   data.id = "whole-data";
   data.tabIndex = 0;
-  const [close, copy] = ["Close", "Copy"].map((text) => {
+  const [close, copy, raw] = ["Close", "Copy", "Whole publication"].map((text) => {
     const button = element("button", "whole-button", text);
     button.type = "button";
     return button;
   });
   close.dataset.close = "";
   copy.dataset.copy = data.id;
+  raw.dataset.raw = "";
+  raw.setAttribute("aria-pressed", "false");
   const head = element("div", "whole-head");
   head.append(title, time, close);
-  dialog.append(head, data, copy);
+  dialog.append(head, data, copy, " ", raw);
   attachCopyButtons(dialog);
   return dialog;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -243,6 +244,64 @@ class TestThePage:
         wait_for_newer(page, newest(page)[0])
         shift = page.evaluate(LAYOUT_SHIFT)
         assert shift < 0.05
+
+
+class TestSeveralChannels:
+    def test_are_one_view_that_the_list_of_channels_links(
+        self, visits: Visits, server: Server
+    ) -> None:
+        for n in range(1, 4):
+            publish(server, "one", {"a": n})
+            publish(server, "two?event=measured", {"a": 10 * n})
+        page = visits.open("channels/")
+        link = page.locator("#together")
+        page.get_by_label("Show one together with others").check()
+        page.get_by_label("Show two together with others").check()
+        expect(link).to_have_text("Show 2 together")
+        axe_finds_nothing(page)
+        link.click()
+        expect(page).to_have_url(re.compile(r"/events\?channel=(one|two)&channel=(one|two)$"))
+        state(page, "live")
+        expect(page.locator("#list li[data-offset]")).to_have_count(6)
+        # By time, as they were published in turns.
+        shown = page.locator("#list .row-value").all_inner_texts()
+        assert [" ".join(text.split()) for text in shown] == [
+            f"a {number}" for number in (30, 3, 20, 2, 10, 1)
+        ]
+        expect(page.locator("#list .row-event").first).to_have_text("two · measured")
+        expect(page.locator("#watching")).to_have_text("2")
+        expect(page.locator("#watching-names")).to_contain_text("one 1")
+        lines = page.locator(".legend-name")
+        expect(lines.filter(has_text="one: a")).to_have_count(1)
+        expect(lines.filter(has_text="two: a")).to_have_count(1)
+        publish(server, "one", {"a": 4})
+        expect(page.locator("#list li.newest .row-event")).to_have_text("one")
+        page.locator("#publish summary").click()
+        page.locator("#publish-channel").select_option("two")
+        page.locator("#publish-data").fill('{"a": 40}')
+        page.locator("#publish-data").press("Control+Enter")
+        expect(page.locator("#publish-result")).to_contain_text("published, event 4")
+        expect(page.locator("#list li.newest .row-event")).to_have_text("two")
+        page.locator("#views [value=table]").press("Space")
+        first = page.locator("#table tr").nth(1).locator("td")
+        expect(first).to_have_text(["two", "message", "40"])
+        expect(page.locator("#command-follow")).to_contain_text("/events?channel=")
+        axe_finds_nothing(page)
+
+    def test_a_channel_that_is_refused_is_named_and_costs_no_other(
+        self, visits: Visits, server: Server
+    ) -> None:
+        publish(server, "one", {"a": 1})
+        page = visits.open("events?channel=one&channel=%24private")
+        expect(page.locator("#state-text")).to_have_text(re.compile(r"^Live, without \$private \("))
+        expect(page.locator("#list li[data-offset]")).not_to_have_count(0)
+
+
+def axe_finds_nothing(page: Page) -> None:
+    if not page.evaluate("Boolean(window.axe)"):
+        page.evaluate(AXE.read_text("utf-8"))
+    found = page.evaluate("axe.run()")
+    assert [describe(violation) for violation in found["violations"]] == []
 
 
 def values(text: str) -> list[str]:

@@ -74,7 +74,7 @@ def says(page: Page, what: str, when: str) -> None:
 def test_a_source_that_fails_at_every_second_tick_is_on_its_page(
     server: Server, visits: Visits, scheme: str
 ) -> None:
-    page = visits.open(color_scheme=scheme, reduced_motion="reduce")
+    page = visits.open("channels/numbers", color_scheme=scheme, reduced_motion="reduce")
     state(page, "live")
     says(page, r"^Source halting: LookupError: tick \d*[13579]$", r"^(\d s ago|just now), ")
     expect(page.locator("#list li[data-offset]")).not_to_have_count(0)

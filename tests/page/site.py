@@ -70,7 +70,10 @@ class Site:
         self.problems: list[str] = []
         self.allowed: tuple[str, ...] = ()
         self._publications: list[dict[str, Any]] = []
+        self.keeps = HISTORY_SIZE
         self._top = 0
+        self._ahead = 0  # milliseconds of the clock
+        self._still = False
         self._sockets: list[WebSocketRoute] = []  # with a subscription
         self._open: list[WebSocketRoute] = []
         self._admitted: list[WebSocketRoute] = []  # with a token or key
@@ -96,6 +99,8 @@ class Site:
         page = self._context.new_page()
         page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self._note(f"error: {error}"))
+        if self._still:
+            page.emulate_media(reduced_motion="reduce")
         page.goto(f"{origin}{path}")
         return page
 
@@ -117,6 +122,14 @@ class Site:
         getter = f"{{configurable: true, get: () => {json.dumps(language)}}}"
         self.run_first(f"Object.defineProperty(Navigator.prototype, 'language', {getter})")
 
+    def still(self) -> None:
+        """Open pages from now on as for somebody who wants no motion."""
+        self._still = True
+
+    def jump(self, seconds: int) -> None:
+        """Set the clock of the server forward, or back."""
+        self._ahead += seconds * 1000
+
     def hold_time(self) -> None:
         """Stop the time of the pages, for `page.clock`."""
         self._context.clock.install(time=EIGHT_O_CLOCK_MS / 1000)
@@ -130,10 +143,22 @@ class Site:
                 "data": item,
                 "offset": self._top,
                 "tags": {"event": event},
-                "time": EIGHT_O_CLOCK_MS + self._top * 1000,
+                "time": EIGHT_O_CLOCK_MS + self._top * 1000 + self._ahead,
             }
-            self._publications = [*self._publications, publication][-HISTORY_SIZE:]
+            kept = [*self._publications, publication]
+            self._publications = kept[max(0, len(kept) - self.keeps) :]
             self._push({"pub": publication})
+
+    def publish_together(self, *data: object) -> None:
+        """Publish each value, all in one frame; their times are ten milliseconds apart."""
+        replies = []
+        for item in data:
+            self._top += 1
+            time = EIGHT_O_CLOCK_MS + self._top * 10
+            publication = {"data": item, "offset": self._top, "time": time}
+            replies.append({"push": {"channel": "", "id": 1, "pub": publication}})
+        for socket in self._sockets:
+            socket.send("\n".join(map(json.dumps, replies)))
 
     def publish_text(self, text: str) -> None:
         """Publish JSON that is nested too deep for Python's encoder."""
@@ -239,7 +264,7 @@ class Site:
     def _serve_page(self, route: Route, path: str) -> None:
         channel = unquote(path.rpartition("/")[2])
         operator, login = self.status is not None, bool(self.accepts)
-        page = self.documents.channel(channel, "..", HISTORY_SIZE, False, operator, login)
+        page = self.documents.channel((channel,), "..", HISTORY_SIZE, operator, login)
         route.fulfill(body=page.html, headers={**PAGE_HEADERS, "Link": page.preload})
 
     def _list(self, route: Route) -> None:

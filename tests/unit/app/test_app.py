@@ -413,7 +413,7 @@ class TestTheServerOfAnApplication:
             server = Server()
             server.site = build(config, server.clock, app=tried)._site
             page = server.get("/", accept="text/html")
-            assert f'data-channel="{front}"'.encode() in page.body
+            assert f'data-channels="{front}"'.encode() in page.body
 
     def test_has_its_pages_unless_the_configuration_has_others(self) -> None:
         app = PushServer(pages=Path("here"))

@@ -339,9 +339,23 @@ class TestSeveralChannels:
         assert status == 400
         assert "3 channels, expected 1 to 2" in message
 
-    @pytest.mark.parametrize("accept", ["text/html", "application/json"])
-    def test_have_no_page(self, accept: str) -> None:
-        assert Server().get("/events?channel=a", accept=accept).status == 406
+    def test_have_no_json(self) -> None:
+        assert Server().get("/events?channel=a", accept="application/json").status == 406
+
+    def test_are_a_page_for_a_browser_and_a_stream_for_all_others(self) -> None:
+        server = Server()
+        page = server.get("/events?channel=a&channel=b:c&view=table", accept=BROWSER)
+        assert (page.status, page.headers["content-type"]) == (200, ["text/html; charset=utf-8"])
+        assert any("Accept" in value.split(", ") for value in page.headers["vary"])
+        assert b'data-channels="a b:c" data-root="."' in page.body
+        assert b'<a href="./channels/b%3Ac">b:c</a>' in page.body
+        for accept in (SSE, "*/*", LINES, f"{SSE}, text/html;q=0.9"):
+            answer = server.get("/events?channel=a&channel=b", accept=accept)
+            assert answer.headers["content-type"] in ([SSE], [LINES])
+        bare = server.get("/events?channel=a&as=data", accept=BROWSER)
+        assert bare.headers["content-type"] == [SSE]
+        assert server.get("/events?channel=a%20b", accept=BROWSER).status == 400
+        assert server.get("/events", accept=BROWSER).status == 400
 
 
 def test_a_stream_of_lines_gets_the_reason_of_its_reset() -> None:

@@ -31,18 +31,17 @@ def test_the_folders_are_beside_the_package_in_a_checkout_and_else_in_it(
 def test_a_channels_page_has_its_channel_and_the_path_to_the_root() -> None:
     page = (
         Pages(float, TemplateFailures(float, float))
-        .channel("chat:lobby", "..", 300, False)
+        .channel(("chat:lobby",), "..", 300)
         .html.decode()
     )
-    assert 'data-channel="chat:lobby"' in page
+    assert 'data-channels="chat:lobby"' in page
     assert 'data-history-size="300"' in page
-    assert 'data-list-size="10"' in page
     assert 'src="../static/' in page
 
 
 def test_a_page_loads_nothing_from_elsewhere_and_has_no_inline_script() -> None:
     pages = Pages(float, TemplateFailures(float, float))
-    for page in (pages.channel("a", ".", 1, True).html, pages.error(404, "Not Found", "no")):
+    for page in (pages.channel(("a",), ".", 1).html, pages.error(404, "Not Found", "no")):
         text = page.decode()
         for word in ("http://", "https://", 'src="//', 'href="//', "<script>", "onclick", "<style"):
             assert word not in text

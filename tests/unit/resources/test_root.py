@@ -56,7 +56,7 @@ class TestTheIndexPageBesideAnApplication:
         assert beside.get("/").body == b"<script>own()</script>"
         assert beside.get("/index.html").status == 200
         (pages / "index.html").unlink()
-        assert b'data-channel="numbers"' in beside.get("/", accept=BROWSER).body
+        assert b'data-channels="numbers"' in beside.get("/", accept=BROWSER).body
         (pages / "index.html").write_text("back")
         assert beside.get("/").body == b"back"
 
@@ -125,7 +125,7 @@ class TestPagesOfTheUser:
 
     def test_without_an_index_the_root_is_the_live_page(self, site: Server, pages: Path) -> None:
         (pages / "index.html").unlink()
-        assert b'data-channel="numbers"' in site.get("/", accept=BROWSER).body
+        assert b'data-channels="numbers"' in site.get("/", accept=BROWSER).body
         assert site.get("/style.css").status == 200
         assert site.get("//style.css", accept=BROWSER).status == 404
         (pages / "index.html").write_text("back")
