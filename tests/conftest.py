@@ -22,3 +22,20 @@ def pytest_configure(config: pytest.Config) -> None:
     if "skt.close" not in inspect.getsource(tcp.Port.startListening):
         ignored = r"ignore:Exception ignored in. <socket.socket .*'0.0.0.0', 0\)"
         config.addinivalue_line("filterwarnings", ignored)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests of faults of Redis have found: `tests/redis/promises.py`."""
+    rows = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "teardown"
+        for name, value in report.user_properties
+        if name == "fault"
+    ]
+    if rows:
+        heading = ["fault", "acknowledged", "lost", "doubled", "readers told"]
+        terminalreporter.section("what is lost when (docs/scaling.md)")
+        for row in [heading, *sorted(rows)]:
+            terminalreporter.write_line(" | ".join(row))

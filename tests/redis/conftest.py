@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis.crew import Crew
+from tests.redis.promises import account
 from tests.redis.server import RedisServer
 
 
@@ -15,6 +17,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def crew() -> Crew:
+    """The nodes, publishers and readers of a test."""
+    return Crew()
+
+
+@pytest.fixture(autouse=True)
+def account_of_faults(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compares what a test of a fault has found with the table of docs/scaling.md."""
+    crew = request.getfixturevalue("crew") if "crew" in request.fixturenames else None
+    yield
+    for mark in request.node.iter_markers("fault"):
+        request.node.user_properties.append(("fault", account(mark.args[0], crew)))
 
 
 @pytest.fixture

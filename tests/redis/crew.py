@@ -124,6 +124,8 @@ class Crew:
         self.readers: list[Reader] = []
         self.acknowledged: dict[int, tuple[str, Receipt]] = {}
         self.refused = 0
+        self.lost = 0
+        """The acknowledged publications that were not there at the last `check`."""
         self._publishing = True
         self._publishers: list[Deferred[None]] = []
 
@@ -229,9 +231,10 @@ class Crew:
                 value = int(row.data)
                 assert value not in found, "published twice"
                 found[value] = image.channel, row.offset
+        missing = self.acknowledged.keys() - found.keys()
+        self.lost = len(missing)
         if not lost:
-            missing = self.acknowledged.keys() - found.keys()
-            assert not missing, f"{len(missing)} of {len(self.acknowledged)} are lost"
+            assert not missing, f"{self.lost} of {len(self.acknowledged)} are lost"
             for value, (channel, receipt) in self.acknowledged.items():
                 assert found[value] == (channel, receipt.offset)
         by_place = {place: value for value, place in found.items()}

@@ -24,10 +24,12 @@ from tests.redis.crew import OPTIONS, Crew, Proxy, Reader
 from tests.redis.node import KEYS, Node
 from tests.redis.server import RedisServer
 
+ALWAYS = "Redis is killed, with `appendfsync always`"
+EVERYSEC = "Redis is killed, with `appendfsync everysec`, or its machine loses power"
+EMPTY = "Redis comes back empty, or with an older file"
 
-def test_readers_of_each_node_have_the_publications_of_all(redis: RedisServer) -> None:
-    crew = Crew()
 
+def test_readers_of_each_node_have_the_publications_of_all(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
         await crew.progress(200)
@@ -38,9 +40,14 @@ def test_readers_of_each_node_have_the_publications_of_all(redis: RedisServer) -
     assert (crew.told, crew.refused) == (0, 0)
 
 
-@pytest.mark.parametrize("fsync", ["always", "everysec"])
-def test_redis_is_killed_under_load(tmp_path: Path, fsync: str) -> None:
-    crew = Crew()
+@pytest.mark.parametrize(
+    "fsync",
+    [
+        pytest.param("always", marks=pytest.mark.fault(ALWAYS)),
+        pytest.param("everysec", marks=pytest.mark.fault(EVERYSEC)),
+    ],
+)
+def test_redis_is_killed_under_load(tmp_path: Path, crew: Crew, fsync: str) -> None:
     with RedisServer(tmp_path, appendonly="yes", appendfsync=fsync) as redis:
 
         async def main() -> None:
@@ -57,8 +64,9 @@ def test_redis_is_killed_under_load(tmp_path: Path, fsync: str) -> None:
     assert bool(crew.told) is (fsync == "everysec")
 
 
-def test_redis_is_killed_and_is_to_write_each_answer_from_now_on(tmp_path: Path) -> None:
-    crew = Crew()
+def test_redis_is_killed_and_is_to_write_each_answer_from_now_on(
+    tmp_path: Path, crew: Crew
+) -> None:
     with RedisServer(tmp_path, appendonly="yes", appendfsync="everysec") as redis:
 
         async def main() -> None:
@@ -77,9 +85,8 @@ def test_redis_is_killed_and_is_to_write_each_answer_from_now_on(tmp_path: Path)
     assert crew.told == len(crew.readers)
 
 
-def test_redis_is_killed_and_has_kept_nothing(redis: RedisServer) -> None:
-    crew = Crew()
-
+@pytest.mark.fault(EMPTY)
+def test_redis_is_killed_and_has_kept_nothing(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
         await crew.progress()
@@ -92,9 +99,8 @@ def test_redis_is_killed_and_has_kept_nothing(redis: RedisServer) -> None:
     assert crew.told >= len(crew.readers)
 
 
-def test_redis_stops_and_goes_on(redis: RedisServer) -> None:
-    crew = Crew()
-
+@pytest.mark.fault("Redis is away for long")
+def test_redis_stops_and_goes_on(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
         await crew.progress()
@@ -111,9 +117,8 @@ def test_redis_stops_and_goes_on(redis: RedisServer) -> None:
     assert crew.told == 0
 
 
-def test_data_set_is_emptied(redis: RedisServer) -> None:
-    crew = Crew()
-
+@pytest.mark.fault(EMPTY)
+def test_data_set_is_emptied(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
         for _ in range(3):
@@ -127,9 +132,8 @@ def test_data_set_is_emptied(redis: RedisServer) -> None:
     crew.run(main)
 
 
-def test_scripts_are_dropped(redis: RedisServer) -> None:
-    crew = Crew()
-
+@pytest.mark.fault("the scripts in Redis are dropped (`SCRIPT FLUSH`)")
+def test_scripts_are_dropped(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
         for _ in range(3):
@@ -144,9 +148,8 @@ def test_scripts_are_dropped(redis: RedisServer) -> None:
     assert crew.told == 0
 
 
-def test_log_is_trimmed_past_a_node(redis: RedisServer) -> None:
-    crew = Crew()
-
+@pytest.mark.fault("a server reads too slowly, or was away longer than the log")
+def test_log_is_trimmed_past_a_node(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         proxy = Proxy(crew, redis.path)
         await crew.begin(f"unix://{redis.path}", await proxy.listen())
@@ -165,8 +168,8 @@ def test_log_is_trimmed_past_a_node(redis: RedisServer) -> None:
     assert crew.told == 0
 
 
-def test_network_cuts_and_delays(redis: RedisServer) -> None:
-    crew = Crew()
+@pytest.mark.fault("the connection to Redis is lost")
+def test_network_cuts_and_delays(redis: RedisServer, crew: Crew) -> None:
     chance = random.Random(1)
 
     async def main() -> None:
@@ -189,9 +192,8 @@ def test_network_cuts_and_delays(redis: RedisServer) -> None:
     assert crew.told == 0
 
 
-def test_memory_is_full_for_a_while(redis: RedisServer) -> None:
-    crew = Crew()
-
+@pytest.mark.fault("the memory of Redis is full")
+def test_memory_is_full_for_a_while(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
         await crew.progress()
@@ -207,9 +209,8 @@ def test_memory_is_full_for_a_while(redis: RedisServer) -> None:
     assert crew.told == 0
 
 
-def test_program_of_somebody_else_writes_into_the_log(redis: RedisServer) -> None:
-    crew = Crew()
-
+@pytest.mark.fault("another program writes into the log")
+def test_program_of_somebody_else_writes_into_the_log(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
         await crew.progress()
@@ -237,8 +238,9 @@ def test_histories_are_evicted_by_age(redis: RedisServer) -> None:
     assert crew.told == 0
 
 
-def test_clocks_of_nodes_are_wrong(redis: RedisServer) -> None:
-    crew = Crew(replace(OPTIONS, history_ttl=600))
+@pytest.mark.fault("the clock of a server is wrong")
+def test_clocks_of_nodes_are_wrong(redis: RedisServer, crew: Crew) -> None:
+    crew.options = replace(OPTIONS, history_ttl=600)
     crew.clocks = iter((3_600.0, -3_600.0))
 
     async def main() -> None:
@@ -263,9 +265,7 @@ def test_clocks_of_nodes_are_wrong(redis: RedisServer) -> None:
     assert crew.told == 0
 
 
-def test_databases_of_a_server_have_logs_of_their_own(redis: RedisServer) -> None:
-    crew = Crew()
-
+def test_databases_of_a_server_have_logs_of_their_own(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}?db=1")
         other = crew.add(f"unix://{redis.path}?db=2")
@@ -279,9 +279,11 @@ def test_databases_of_a_server_have_logs_of_their_own(redis: RedisServer) -> Non
     assert redis.connection("DBSIZE") == 0
 
 
-def test_redis_is_told_to_drop_keys(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("Redis is set to drop keys when its memory is full")
+def test_redis_is_told_to_drop_keys(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, crew: Crew
+) -> None:
     monkeypatch.setattr("pushserver.redis.connection.FIT_SECONDS", 0.1)
-    crew = Crew()
 
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
@@ -310,9 +312,8 @@ class Newer(Node):
         return super().call(structs.replace(call, script=Script(call.script.name, text)))
 
 
-def test_node_of_a_later_version_is_beside_this_one(redis: RedisServer) -> None:
-    crew = Crew()
-
+@pytest.mark.fault("servers have different versions, during an upgrade")
+def test_node_of_a_later_version_is_beside_this_one(redis: RedisServer, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(f"unix://{redis.path}", f"unix://{redis.path}")
         await crew.progress()

@@ -19,6 +19,8 @@ from tests.e2e.server import free_port
 from tests.redis.crew import Crew
 from tests.redis.server import RedisServer, SentinelServer
 
+PROMOTED = "a replica is promoted, by Sentinel or by hand"
+
 
 class Watched:
     """A master with a replica, and a Sentinel; a second one of the URL is not there."""
@@ -69,9 +71,8 @@ def servers(crew: Crew) -> set[str]:
     return {node.log._server for node in crew.nodes}
 
 
-def run_failover(watched: Watched, fail: Any) -> Crew:
+def run_failover(crew: Crew, watched: Watched, fail: Any) -> None:
     """Two nodes under load, whose master changes by `fail`."""
-    crew = Crew()
 
     async def main() -> None:
         await crew.begin(watched.url, watched.url)
@@ -85,33 +86,34 @@ def run_failover(watched: Watched, fail: Any) -> Crew:
         await crew.check(lost=True)
 
     crew.run(main)
-    return crew
 
 
-def test_replica_takes_over_from_a_master_that_is_killed(watched: Watched) -> None:
-    crew = run_failover(watched, watched.master.kill)
+@pytest.mark.fault(PROMOTED)
+def test_replica_takes_over_from_a_master_that_is_killed(watched: Watched, crew: Crew) -> None:
+    run_failover(crew, watched, watched.master.kill)
     assert crew.told >= len(crew.readers)
 
 
-def test_replica_takes_over_from_a_master_that_hangs_and_comes_back(watched: Watched) -> None:
-    crew = run_failover(watched, watched.master.pause)
+@pytest.mark.fault(PROMOTED)
+def test_replica_takes_over_from_a_master_that_hangs_and_comes_back(
+    watched: Watched, crew: Crew
+) -> None:
+    run_failover(crew, watched, watched.master.pause)
     watched.master.go_on()
     wait_until(lambda: role(watched.master) == b"slave")
     assert crew.told >= len(crew.readers)
 
 
-def test_master_that_is_demoted_by_a_command_is_left(watched: Watched) -> None:
-    crew = run_failover(
-        watched, lambda: watched.sentinel.connection("SENTINEL", "FAILOVER", "main")
-    )
+@pytest.mark.fault(PROMOTED)
+def test_master_that_is_demoted_by_a_command_is_left(watched: Watched, crew: Crew) -> None:
+    run_failover(crew, watched, lambda: watched.sentinel.connection("SENTINEL", "FAILOVER", "main"))
     assert crew.told >= len(crew.readers)
 
 
+@pytest.mark.fault(PROMOTED)
 def test_readers_are_told_of_what_a_replica_had_not_got_when_it_was_promoted(
-    watched: Watched,
+    watched: Watched, crew: Crew
 ) -> None:
-    crew = Crew()
-
     async def main() -> None:
         await crew.begin(watched.url, watched.url)
         await crew.progress()
@@ -132,9 +134,8 @@ def test_readers_are_told_of_what_a_replica_had_not_got_when_it_was_promoted(
     assert crew.told >= len(crew.readers)
 
 
-def test_connection_stays_while_no_sentinel_answers(watched: Watched) -> None:
-    crew = Crew()
-
+@pytest.mark.fault("all Sentinels are away")
+def test_connection_stays_while_no_sentinel_answers(watched: Watched, crew: Crew) -> None:
     async def main() -> None:
         await crew.begin(watched.url)
         await crew.progress()

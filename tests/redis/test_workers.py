@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conditions import wait_until
 from tests.e2e.crew import Crew
 from tests.e2e.load import Load
@@ -33,6 +35,7 @@ def crewed(folder: Path, redis: RedisServer) -> Iterator[Crew]:
         crew.clean()
 
 
+@pytest.mark.fault("the main process of a server with workers dies")
 def test_nothing_is_lost_whichever_process_is_killed(tmp_path: Path) -> None:
     with (
         RedisServer(tmp_path, appendonly="yes", appendfsync="always") as redis,
