@@ -253,6 +253,19 @@ class App:
         )
         return self._server().publish(draft)
 
+    def last(self, channel: str, count: int = 10) -> Any:
+        """Read the newest publications of a channel: a list of `PublicationView`, oldest first.
+
+        In a thread, such as that of the `start` handler, it returns the list; in a coroutine, await
+        the result. `count`: up to `read_limit`. Raises InvalidName, ValueError for another count,
+        Unavailable and NotRunning.
+        """
+        name, link = check_name(channel), self._server()
+        most = link.node.limits.read_limit
+        if type(count) is not int or not 0 <= count <= most:
+            raise ValueError(f"the count is {count!r:.40}, expected 0 to {most}")
+        return link.last(name, count)
+
     def send(
         self, data: object, event: str = "", *, skip: Skip = (), include_self: bool = True
     ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from pushserver.app.link import ServerLink
-from pushserver.app.result import Acknowledgement
+from pushserver.app.result import Awaited
 from pushserver.auth.keys import SCOPES, Scope
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_name
@@ -177,7 +177,7 @@ class Client:
             return answer
 
         if self._link.in_reactor_thread():
-            return Acknowledgement(start())
+            return Awaited(start())
         return self._link.wait(start)
 
     def join(self, channel: str) -> None:

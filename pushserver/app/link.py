@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pushserver.app.result import Published
+from pushserver.app.result import Awaited, Published
 from pushserver.auth.issuer import Issuer
-from pushserver.channels.publication import Draft
+from pushserver.channels.position import Start
+from pushserver.channels.publication import Draft, Publication
 from pushserver.errors import Unavailable
+from pushserver.resources.fragment_functions import PublicationView
 from pushserver.sessions.node import Node
 from pushserver.sessions.orders import Order, carry_out
 from pushserver.usercode.coroutines import start
@@ -54,6 +56,14 @@ class ServerLink:
         if self.in_reactor_thread():
             return Published(start(self.node.publish(draft)))
         return Published(self.wait(lambda: Deferred.fromCoroutine(self.node.publish(draft))))
+
+    def last(self, channel: str, count: int) -> Any:
+        """Read the newest publications from any thread; see `App.last`."""
+        self._fork_guard.check()
+        read = partial(_last, self.node, channel, count)
+        if self.in_reactor_thread():
+            return Awaited(Deferred.fromCoroutine(read()).addCallback(_views))
+        return _views(self.wait(lambda: Deferred.fromCoroutine(read())))
 
     def order(self, order: Order) -> None:
         """Carry out an order soon, here and at the servers with a common log; from any thread.
@@ -109,6 +119,15 @@ class ServerLink:
             if isinstance(answer, Failure):
                 answer.raiseException()
             return answer
+
+
+async def _last(node: Node, channel: str, count: int) -> Sequence[Publication]:
+    await node.load((channel,), fresh=True)
+    return node.history.read((channel,), Start(last=count), limited=False).publications
+
+
+def _views(rows: Sequence[Publication]) -> list[PublicationView]:
+    return [PublicationView.of(row) for row in rows]
 
 
 def _is_thread(thread: int) -> bool:

@@ -1,4 +1,4 @@
-"""The results of `PushServer.publish` and `Client.call`, for any kind of coroutine."""
+"""The results of methods of `PushServer` and of clients, for any kind of coroutine."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class Published:
             deferred.errback(failure)
 
 
-class Acknowledgement:
-    """The acknowledgement of a client, for any kind of coroutine; see `Client.call`."""
+class Awaited:
+    """A result that comes later, for any kind of coroutine: of `Client.call` and `App.last`."""
 
     def __init__(self, answer: Deferred[Any]):
         self._answer = answer
