@@ -7,7 +7,12 @@ from unicodedata import normalize
 from pushserver import PushServer, Refused
 
 app = PushServer(pages=Path(__file__).parent / "pages")
-put_out = set()  # persons, until the server starts again
+put_out = set()  # persons; the channel of this name has them for the next start
+
+
+@app.on("start")
+def start():
+    put_out.update(publication.data for publication in app.last("put-out", 1000))
 
 
 # None of these handlers blocks, so they may run on the reactor's thread, one at a time.
@@ -67,9 +72,11 @@ def remove(client, offset):
 
 @app.on("put out", thread=False)
 def put_person_out(client, person):
-    if not is_moderator(client) or not isinstance(person, str):
+    if not is_moderator(client) or not isinstance(person, str) or len(person) > 16:
         raise Refused("only moderators put people out")
-    put_out.add(person)
+    if person not in put_out:
+        put_out.add(person)
+        app.publish("put-out", person)
     for other in app.clients:
         if other.state.get("person") == person:
             other.disconnect("a moderator has put you out")

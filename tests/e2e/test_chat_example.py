@@ -205,6 +205,8 @@ def test_history_unread_and_moderation(server: Server, visits: Visits) -> None:
     for page in (late, moderator):
         shows(page, "once more", "after the restart")
         expect(page.locator("#state")).to_have_text("Connected.")
+    dan.reload()
+    expect(dan.locator("#state")).to_have_text(out)
 
 
 def test_flood_is_refused(server: Server, visits: Visits) -> None:
