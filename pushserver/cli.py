@@ -273,9 +273,10 @@ def _add_serve(commands: Any) -> None:
     command.add_argument("--config", default="", metavar="FILE", help="a configuration (TOML)")
     command.add_argument(
         "--broker",
+        action="append",
         metavar="URL",
-        help="the Redis of several servers, such as redis://10.0.0.7; other users of this machine"
-        " can see it, so put a URL with a password into the configuration",
+        help="the Redis of several servers, such as redis://10.0.0.7, repeatable; other users of"
+        " this machine can see it, so put a URL with a password into the configuration",
     )
     command.add_argument(
         "--workers",
@@ -358,7 +359,7 @@ def _check_config(options: Any, out: TextIO) -> None:
     types = SourceTypes()
     config = read(options.file, os.environ, types)
     check_endpoints(config.server.listen, config.server.metrics_listen)
-    if config.broker.url:
+    if config.broker.urls:
         check_libraries()
     for line in warnings(os.environ, types, config):
         complain(line)

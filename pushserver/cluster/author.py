@@ -178,7 +178,7 @@ class FollowerLink:
         if isinstance(message, Publish):
             self._run(self._publish(message))
         elif isinstance(message, Follow):
-            self._run(self._follow(message.call, message.points))
+            self._run(self._follow(message.call, message.points, message.names))
         elif isinstance(message, Leave):
             for channel in message.channels:
                 self._leave(channel)
@@ -297,11 +297,11 @@ class FollowerLink:
             else:
                 return
 
-    async def _follow(self, call: int, points: Sequence[Point]) -> None:
+    async def _follow(self, call: int, points: Sequence[Point], names: Sequence[str]) -> None:
         channels = [point.channel for point in points]
         try:
             # The follower may know more than this process, if the log is elsewhere.
-            await self._node.load(channels, fresh=True)
+            await self._node.load([*channels, *names], fresh=True)
             if self._is_lost:
                 return
             self._add(channels)

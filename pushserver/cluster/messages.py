@@ -99,10 +99,11 @@ class Attach(Message, frozen=True, tag=11):
 
 
 class Follow(Message, frozen=True, tag=1):
-    """Follow these channels; the answer is `Images`."""
+    """Follow these channels, and have those of the `names` up to date; the answer is `Images`."""
 
     call: int
     points: list[Point]
+    names: list[str] = []
 
 
 class Leave(Message, frozen=True, tag=2):

@@ -170,8 +170,10 @@ class Uplink:
     async def clear(self, channel: str) -> None:
         await self.calls.call(lambda call: Clear(call, channel))
 
-    async def follow(self, points: Sequence[Point]) -> None:
-        await self.calls.call(lambda call: Follow(call, list(points)))
+    async def follow(self, points: Sequence[Point], names: Sequence[str]) -> None:
+        new = {point.channel for point in points}
+        others = [name for name in names if name not in new]
+        await self.calls.call(lambda call: Follow(call, list(points), others))
 
     def leave(self, channels: Sequence[str]) -> None:
         self.calls.tell(Leave(list(channels)))

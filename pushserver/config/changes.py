@@ -16,6 +16,7 @@ RESTART = frozenset(
         "broker.ca",
         "broker.name",
         "broker.prefix",
+        "broker.shards",
         "broker.url",
         "limits.handler_threads",
         "limits.wsgi_threads",

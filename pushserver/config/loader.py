@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ssl
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,7 +14,8 @@ from pushserver.auth.allowed_origins import normal_origin
 from pushserver.auth.origin import host_name
 from pushserver.auth.proxies import Proxies
 from pushserver.channels.channel import ChannelOptions
-from pushserver.channels.names import check_event, check_name
+from pushserver.channels.names import check_event, check_name, check_namespace
+from pushserver.channels.position import MOST_LOGS
 from pushserver.config import environment as variables
 from pushserver.config.access import access_warnings
 from pushserver.config.colours import colour_warnings
@@ -31,7 +32,7 @@ from pushserver.config.convert import (
 )
 from pushserver.config.keys import key_warnings, make_keys, with_secrets
 from pushserver.config.limits import Limits
-from pushserver.config.redis_url import parse_url, shown_redis
+from pushserver.config.redis_url import Address, parse_url, shown_redis
 from pushserver.config.settings import (
     Auth,
     Broker,
@@ -228,17 +229,15 @@ def warnings(
 def check_broker(config: Config, location: Location) -> None:
     """Raise InvalidConfig if the settings of the broker are wrong, or contradict others."""
     broker = config.broker
-    if not broker.url:
-        if broker.ca or broker.name:
+    if not broker.urls:
+        if broker.ca or broker.name or broker.shards:
             raise location.error("url", "must be set, as other settings of broker are")
         return
-    try:
-        address = parse_url(broker.url)
-    except InvalidConfig as error:
-        raise location.error("url", str(error)) from None
+    addresses = _check_urls(broker.urls, location)
+    _check_shards(broker, location)
     if broker.ca:
-        if not address.tls:
-            shown_url = shown_redis(broker.url)
+        if not any(address.tls for address in addresses):
+            shown_url = shown_redis(broker.urls[0])
             raise location.error(
                 "ca", f"is for TLS: expected broker.url rediss://, got {shown_url}"
             )
@@ -249,6 +248,38 @@ def check_broker(config: Config, location: Location) -> None:
             " a broker Redis has the histories"
         )
         raise location.error("url", problem)
+
+
+def _check_urls(urls: Sequence[str], location: Location) -> list[Address]:
+    addresses: list[Address] = []
+    for url in urls:
+        try:
+            address = parse_url(url)
+        except InvalidConfig as error:
+            raise location.error("url", str(error)) from None
+        if address in addresses:
+            raise location.error(
+                "url", f"{address} is there twice, expected another Redis for each"
+            )
+        addresses.append(address)
+    if len(addresses) > MOST_LOGS:
+        raise location.error("url", f"expected a list of up to {MOST_LOGS}, got {len(addresses)}")
+    return addresses
+
+
+def _check_shards(broker: Broker, location: Location) -> None:
+    shards = location.inner("shards")
+    count = len(broker.urls)
+    for name, shard in broker.shards.items():
+        try:
+            check_namespace(name)
+        except InvalidName as error:
+            raise shards.error("", str(error)) from None
+        if count < 2:
+            raise shards.error("", "is for several Redis: expected a list of them as broker.url")
+        if not 0 <= shard < count:
+            problem = f"expected 0 to {count - 1}, as broker.url has {count}, got {shard}"
+            raise shards.error(name, problem)
 
 
 def check_certificates(path: str, location: Location) -> None:

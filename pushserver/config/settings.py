@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.names import namespace_of
+from pushserver.channels.placement import Placement
 from pushserver.config.limits import Limits
 
 Workers = Annotated[
@@ -149,19 +150,46 @@ class Store:
     mode: Annotated[str, Meta(pattern="^0?6[046][046]$")] = "600"
 
 
+Urls = Annotated[
+    str | list[str],
+    Meta(description="the URL of a Redis server, or a list of them"),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Broker:
     """The Redis server with the log of several servers; without a URL, the server is alone.
 
+    With several URLs, each server has the log of some channels: it is a shard. `shards`: the number
+    of that of a namespace, from 0, in place of the one that `channels.placement` finds.
     `ca`: a file of certificates for TLS, in place of those of the system. `name` is that of this
     server among the others, by default a random one. `prefix`: the beginning of its keys; servers
     with another one have a log of their own.
     """
 
-    url: str = field(default="", repr=False)
+    url: Urls = field(default="", repr=False)
+    shards: dict[str, int] = field(default_factory=dict)
     ca: str = ""
     name: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=64)] = ""
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)] = "ps0"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URL of each shard."""
+        urls = [self.url] if isinstance(self.url, str) else self.url
+        return tuple(filter(None, urls)) if len(urls) < 2 else tuple(urls)
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The beginning of the keys of each shard: `ps0`, `ps1`, ..."""
+        stem = self.prefix.removesuffix("0")
+        later = [f"{stem}{shard}" for shard in range(1, len(self.urls))]
+        return (self.prefix, *later)
+
+    @property
+    def placement(self) -> Placement:
+        """The shard of each channel."""
+        return Placement(len(self.urls), self.shards)
 
 
 @dataclass(frozen=True, slots=True)

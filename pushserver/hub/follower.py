@@ -74,10 +74,11 @@ class Log(Protocol):
     async def settle(self) -> None:
         """Wait until every caller has its answer."""
 
-    async def follow(self, points: Sequence[Point]) -> None:
+    async def follow(self, points: Sequence[Point], names: Sequence[str]) -> None:
         """Follow these channels from now on; their images have been installed.
 
-        Without channels it waits for everything before. Raises LimitExceeded.
+        It waits for everything before in these channels and those of the `names`. Raises
+        LimitExceeded.
         """
 
     def leave(self, channels: Sequence[str]) -> None:
@@ -108,6 +109,8 @@ class Follower:
         self._monotonic = monotonic
         self._deliver: Deliver = deliver_nothing
         self._loading: dict[str, int] = {}
+        # Those whose log was faster than the other ones of the same load.
+        self._unreleased: list[str] = []
         # By channel that nobody here watches: the time at which a sweep first found it so. Those of
         # the last sweep, and of the present one.
         self._idle: dict[str, float] = {}
@@ -143,7 +146,7 @@ class Follower:
             fresh = False
             # Otherwise each would make room for another one.
             self.history.room.check(channels)
-            await self._follow(missing)
+            await self._follow(missing, channels)
             if not all(name in kept for name in missing):
                 most = self.history.room.most_channels
                 raise LimitExceeded(
@@ -153,11 +156,11 @@ class Follower:
             # are kept together.
             missing = [] if all(name in kept for name in channels) else list(channels)
 
-    async def _follow(self, names: list[str]) -> None:
+    async def _follow(self, names: list[str], channels: Sequence[str]) -> None:
         for name in names:
             self._loading[name] = self._loading.get(name, 0) + 1
         try:
-            await self._log.follow([Point(name) for name in names])
+            await self._log.follow([Point(name) for name in names], channels)
         finally:
             for name in names:
                 self._loading[name] -= 1
@@ -171,7 +174,12 @@ class Follower:
         A slice of them at a time, as `History.expire`.
         """
         history = self.history
-        _, changed = history.expire(now, watched, partial(self._has_idled, now))
+        self._release([])
+
+        def used(name: str) -> bool:
+            return name in self._loading or watched(name)
+
+        _, changed = history.expire(now, used, partial(self._has_idled, now))
         self._leave([name for name in changed if name not in history.channels])
         if history.unswept:
             return True
@@ -180,7 +188,7 @@ class Follower:
 
     def _has_idled(self, now: float, channel: Channel) -> bool:
         """Whether nobody here has watched the channel for a while."""
-        if channel.watched:
+        if channel.watched or channel.name in self._loading:
             return False
         since = self._still_idle[channel.name] = self._idle.get(channel.name, now)
         return now - since >= MAX_IDLE_SECONDS
@@ -227,11 +235,7 @@ class Follower:
             answer()
         finally:
             self.history.unpin()
-        for image in images:
-            channel = self.history.channels.get(image.channel)
-            if channel is not None and not channel.watched:
-                # The author keeps a followed channel, and whoever asks names any.
-                self.history.release(image.channel)
+        self._release([image.channel for image in images])
 
     def resume(self, images: Sequence[Image], ends: Sequence[tuple[int, Cursor]]) -> None:
         """Continue with the followed channels of these logs over another link.
@@ -245,6 +249,18 @@ class Follower:
         for name in here - {image.channel for image in kept}:
             self.forgotten(name)
         self.install(kept, ends, lambda: None)
+
+    def _release(self, names: list[str]) -> None:
+        """Release channels that nobody has joined, unless a load of them goes on: in another log.
+
+        The author keeps a followed channel, and whoever asks names any.
+        """
+        names += self._unreleased
+        self._unreleased = [name for name in names if name in self._loading]
+        for name in names:
+            channel = self.history.channels.get(name)
+            if channel is not None and not channel.watched and name not in self._loading:
+                self.history.release(name)
 
     def _restore(self, image: Image) -> list[tuple[Publication, float]]:
         """Replace a channel, or return the rows that continue it with the time of each."""

@@ -6,7 +6,7 @@ import random
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
@@ -55,6 +55,17 @@ class Unfit(PushServerError):
     """The server cannot have the log; the text says what was found and what is expected."""
 
     short = UNFIT
+
+
+class Place(Protocol):
+    """The place of a log among several; see `shards`."""
+
+    @property
+    def layout(self) -> str:
+        """What the server has as its place, and what all must agree on."""
+
+    def check(self, found: str) -> None:
+        """Raise Unfit if the node must not use a server with this place; empty for none."""
 
 
 class NameTaken(Unfit):
@@ -160,6 +171,7 @@ class Connection:
         failed: Callable[[Problem], None],
         enter: Enter = _enter_nothing,
         known: Callable[[], Sequence[Known]] = tuple,
+        place: Place | None = None,
     ):
         self._address = address
         self._reactor = reactor
@@ -171,6 +183,7 @@ class Connection:
         self._failed = failed
         self._enter = enter
         self._known = known
+        self._shard = place
         self._sentinels = Sentinels(address, reactor) if address.sentinels else None
         self._place = address
         self._running = False
@@ -295,11 +308,16 @@ class Connection:
             await send([b"SELECT", b"%d" % self._place.database])
         for script in SCRIPTS:
             await send([b"SCRIPT", b"LOAD", script.text])
+        layout = ""
+        if self._shard is not None:
+            found = await send([b"HGET", self._keys.place, b"shards"]) or b""
+            self._shard.check(found.decode("utf-8", "replace"))
+            layout = self._shard.layout
         before = await send([b"HGET", self._keys.meta, b"run"]) or b""
         # A server may write each answer to its file now, and not have done so in its last run.
         keep = server.keeps and before.endswith(KEEPS.encode())
         run = server.run + KEEPS if server.keeps else server.run
-        call = scripts.attach(self._keys, run, new_epoch(), keep, self._node, self._known())
+        call = scripts.attach(self._keys, run, new_epoch(), keep, self._node, self._known(), layout)
         attached = scripts.attached_of(await send(call.evalsha))
         await self._enter(send, run)
         return Session(send, run, attached, str(self._place))

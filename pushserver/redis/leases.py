@@ -63,7 +63,7 @@ class Leases:
     """The leases of one node. `session` returns that of the writer, if there is one.
 
     `memory` has what their holders remember: a value comes from Redis with the lease, and goes
-    there as long as the node has it.
+    there as long as the node has it. `shard`: the number of the log.
     """
 
     _log = Logger()
@@ -75,12 +75,14 @@ class Leases:
         session: Callable[[], Session | None],
         monotonic: Callable[[], float],
         memory: Remembered,
+        shard: int = 0,
     ):
         self._keys = keys
         self._node = node
         self._session = session
         self._monotonic = monotonic
         self._memory = memory
+        self._shard = shard
         self._leases: dict[str, _Lease] = {}
         self._tenures = 0
         self._asked = float("-inf")
@@ -166,21 +168,23 @@ class Leases:
                 if is_new:
                     if answer[1] is not None:
                         self._memory.restore([(name, answer[1])])
-                    self._log.info(
-                        "this server runs the source {name} for all",
-                        name=name,
-                        event_name="source_taken",
-                    )
+                    if not self._shard:
+                        self._log.info(
+                            "this server runs the source {name} for all",
+                            name=name,
+                            event_name="source_taken",
+                        )
                     lease.changed()
             elif lease.until is not None:
                 self._lose(name, lease)
 
     def _lose(self, name: str, lease: _Lease) -> None:
-        self._log.warn(
-            "this server does not run the source {name} any more: it could not renew its lease",
-            name=name,
-            event_name="source_given_up",
-        )
+        if not self._shard:
+            self._log.warn(
+                "this server does not run the source {name} any more: it could not renew its lease",
+                name=name,
+                event_name="source_given_up",
+            )
         lease.until = None
         lease.fence = self._new_fence()
         lease.changed()

@@ -15,7 +15,8 @@ from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.redis_url import Address
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Point
-from pushserver.redis.connection import Connection, Session, new_node
+from pushserver.redis.commands import Send
+from pushserver.redis.connection import Connection, Place, Session, new_node
 from pushserver.redis.dial import ANSWER_SECONDS
 from pushserver.redis.keys import Keys
 from pushserver.redis.leases import Leases, NoMemory, Remembered
@@ -49,7 +50,8 @@ class RedisLog:
     `feed` comes before the start. `options` are those of each channel, `seconds` is the steady
     clock of the reactor. `has_room` tells whether the fan-out can take another publication of a
     channel; while it cannot, the log is not read. `memory` is that of the sources.
-    `name`: that of this node, which no other one may have; empty for none.
+    `name`: that of this node, which no other one may have; empty for none. `shard` is the number of
+    the log, and `place` that among several: the first one has the registry and the presence of all.
     """
 
     make_connection: Callable[..., Connection] = Connection
@@ -66,6 +68,8 @@ class RedisLog:
         has_room: Callable[[str], bool] = lambda channel: True,
         memory: Remembered | None = None,
         name: str = "",
+        shard: int = 0,
+        place: Place | None = None,
     ):
         self.node = new_node()
         """The name of this process in the log."""
@@ -94,12 +98,13 @@ class RedisLog:
             again=lambda reason: self._reading.again(reason),
             has_room=has_room,
             pause=self._wait,
+            shard=shard,
         )
 
         self._tail.ordered = self._ordered
-        self._upkeep = Upkeep(own, options, lambda: self._writer.session, seconds)
+        self._upkeep = Upkeep(own, options, lambda: self._writer.session, seconds, shard)
         self.leases = Leases(
-            own, self.node, lambda: self._writer.session, seconds, memory or NoMemory()
+            own, self.node, lambda: self._writer.session, seconds, memory or NoMemory(), shard
         )
         """What this node does for all."""
         self.roll = Roll(
@@ -119,6 +124,7 @@ class RedisLog:
             own, self.node, name, lambda: self._writer.session, self._writer_again, seconds
         )
         """The nodes."""
+        self._is_first = shard == 0
 
         def connection(made: Callable[[Session], None], lost: Callable[[], None]) -> Connection:
             return self.make_connection(
@@ -130,8 +136,9 @@ class RedisLog:
                 made,
                 lost,
                 self._failed,
-                self.registry.enter,
+                self._enter,
                 self._known,
+                place,
             )
 
         self._writing = connection(self._can_write, self._writer.lost)
@@ -151,6 +158,10 @@ class RedisLog:
         self._losses = 0
         self._told: set[str] = set()
         self._waiting: set[Deferred[None]] = set()
+
+    async def _enter(self, send: Send, run: str) -> None:
+        if self._is_first:
+            await self.registry.enter(send, run)
 
     def _known(self) -> list[Known]:
         return [self._writer.known, self._tail.known]
@@ -184,6 +195,11 @@ class RedisLog:
         for each in waiting:
             each.callback(None)
 
+    def connect_again(self, reason: str, short: str) -> None:
+        """End the present connections, and make others."""
+        self._writing.again(reason, short)
+        self._reading.again(reason, short)
+
     def stop(self) -> None:
         """End the connections; what waits for an answer fails."""
         for timer in (self._next_check, self._next_work):
@@ -203,6 +219,11 @@ class RedisLog:
         short = problem.short or self._writer.refusal
         read = self._tail.entries_read
         return State(since is None, lag, since, problem.text, short, self._losses, read)
+
+    @property
+    def states(self) -> list[State]:
+        """That of each shard: there is one."""
+        return [self.state]
 
     # --- the log ---------------------------------------
 
@@ -232,7 +253,7 @@ class RedisLog:
     async def settle(self) -> None:
         await self._writer.settle()
 
-    async def follow(self, points: Sequence[Point]) -> None:
+    async def follow(self, points: Sequence[Point], names: Sequence[str]) -> None:
         await self._tail.follow(points)
 
     def leave(self, channels: Sequence[str]) -> None:
@@ -301,9 +322,11 @@ class RedisLog:
         for work in (
             self._upkeep.work(self._tail.follower),
             self.leases.work(),
-            self.registry.work(),
-            self.roll.work(),
-            self.rosters.work(),
+            *(
+                (self.registry.work(), self.roll.work(), self.rosters.work())
+                if self._is_first
+                else ()
+            ),
             self._writing.check(),
             *([] if self._watch is None else [self._watch.work()]),
         ):

@@ -9,12 +9,15 @@ from pushserver.redis.commands import ErrorReply
 AWAY = "Redis is away"
 SILENT = "Redis does not answer"
 UNFIT = "this Redis cannot have the log"
+MISPLACED = "other servers have another list of Redis servers"
+WAITS = "waits for the other shards"
 TAKEN = "another server has the name of this one"
 BROKEN = "the connection to Redis is made again"
 UNKNOWN = "no Sentinel names a Redis"
 STARTING = "not attached to Redis yet"
 
 _OF_ERRORS = {
+    "SHARDS": (MISPLACED, "that is its place in a list; give all servers the same broker.url"),
     "LAYOUT": (UNFIT, "its keys are those of another version; set another broker.prefix"),
     "LOADING": ("Redis reads its file", ""),
     "MISCONF": (UNFIT, ""),

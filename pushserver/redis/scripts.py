@@ -21,7 +21,7 @@ from pushserver.redis.script import COMMON, Call, Script, call_of
 LAYOUT = 1
 """The version of the keys and of their contents."""
 
-FENCED, CHANNELS, KEYS, LEASE = "FENCED", "CHANNELS", "KEYS", "LEASE"
+FENCED, CHANNELS, KEYS, LEASE, SHARDS = "FENCED", "CHANNELS", "KEYS", "LEASE", "SHARDS"
 """The first words of errors."""
 
 
@@ -49,12 +49,16 @@ ATTACH = Script(
     "attach",
     COMMON
     + """
-local meta, log, nodes = unpack(KEYS)
-local run, new_epoch, keep, layout, node = unpack(ARGV)
+local meta, log, nodes, place = unpack(KEYS)
+local run, new_epoch, keep, layout, node, shards = unpack(ARGV)
 local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq', 'layout', 'runs', 'past')
+local placed = redis.call('HGET', place, 'shards')
 if m[4] and m[4] ~= layout then return redis.error_reply('LAYOUT ' .. m[4]) end
+if placed and placed ~= shards then return redis.error_reply('SHARDS ' .. placed) end
 local epoch, seq = m[2], m[3] and tonumber(m[3])
 local same = m[1] and epoch and seq and (m[1] == run or keep == '1')
+-- Before there were other shards, their channels were here, or nowhere.
+same = same and (placed or shards == '')
 seq = seq or 0
 local counter = redis.call('HGET', nodes, node)
 local last = 0
@@ -81,7 +85,7 @@ end
 -- of this one than a later run began with, these are older data, or were once.
 local past = m[6] or ''
 local function has_passed(one) return string.find(past, one .. ';', 1, true) end
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
     local seen_run, seen_epoch, seen_seq = unpack(ARGV, i, i + 2)
     if seen_epoch == epoch then
         same = same and tonumber(seen_seq) <= least(seen_run)
@@ -100,13 +104,14 @@ elseif last > seq then
 end
 if not same then
     local seen = {epoch}
-    for i = 7, #ARGV, 3 do seen[#seen + 1] = ARGV[i] end
+    for i = 8, #ARGV, 3 do seen[#seen + 1] = ARGV[i] end
     for _, one in ipairs(seen) do
         if one and one ~= '' and not has_passed(one) then past = past .. one .. ';' end
     end
     past = string.sub(past, -2000)
     epoch, runs = new_epoch, ''
     redis.call('HSET', meta, 'epoch', epoch, 'seq', text(seq), 'layout', layout, 'past', past)
+    if shards ~= '' then redis.call('HSET', place, 'shards', shards) end
 end
 if not same or m[1] ~= run then
     runs = string.sub(runs .. run .. ':' .. text(seq) .. ';', -2000)
@@ -369,17 +374,24 @@ class Known(NamedTuple):
 
 
 def attach(
-    keys: Keys, run: str, new_epoch: str, keep: bool, node: str, known: Sequence[Known] = ()
+    keys: Keys,
+    run: str,
+    new_epoch: str,
+    keep: bool,
+    node: str,
+    known: Sequence[Known] = (),
+    shards: str = "",
 ) -> Call:
     """Begin a connection to the Redis server whose run id is `run`; before all other calls.
 
     `new_epoch` becomes the epoch unless the data set is the one that it was: that of the same run,
-    or of an earlier one if `keep`, with all that is `known`. Answers `Attached`, or with an error
-    `LAYOUT <n>`.
+    or of an earlier one if `keep`, with all that is `known`. `shards`: the place of this log among
+    several, see `Placement.layout`. Answers `Attached`, or with an error `LAYOUT <n>`, or `SHARDS
+    <place>` for another place.
     """
-    own = (keys.meta, keys.log, keys.nodes)
+    own = (keys.meta, keys.log, keys.nodes, keys.place)
     seen = [part for each in known for part in each]
-    return call_of(ATTACH, own, run, new_epoch, int(keep), LAYOUT, node, *seen)
+    return call_of(ATTACH, own, run, new_epoch, int(keep), LAYOUT, node, shards, *seen)
 
 
 def publish(

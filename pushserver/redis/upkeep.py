@@ -38,11 +38,13 @@ class Upkeep:
         options: Callable[[str], ChannelOptions],
         session: Callable[[], Session | None],
         monotonic: Callable[[], float],
+        shard: int = 0,
     ):
         self._keys = keys
         self._options = options
         self._session = session
         self._monotonic = monotonic
+        self._shard = shard
         self._swept = self._touched = monotonic()
         self._works = False
 
@@ -66,8 +68,8 @@ class Upkeep:
             self._works = False
 
     async def _touch(self, session: Session, follower: Follower) -> None:
-        kept = follower.history.channels
-        empty = [name for name, channel in kept.items() if channel.top and not len(channel)]
+        kept = follower.history.of_shard(self._shard)
+        empty = [channel.name for channel in kept if channel.top and not len(channel)]
         for start in range(0, len(empty), AT_ONCE):
             part = empty[start : start + AT_ONCE]
             await session.send(upkeep_scripts.touch(self._keys, session.run, part).evalsha)

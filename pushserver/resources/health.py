@@ -16,11 +16,15 @@ Anybody may read the problems: they have no path, no address and no text of othe
 
 
 class HealthResource(LeafResource):
-    """`{"status": "ok", "checks": {...}}`, and 503 with `"failing"` if a check has a problem."""
+    """`{"status": "ok", "checks": {...}}`, and 503 with `"failing"` if a check has a problem.
 
-    def __init__(self, checks: Checks):
+    It is `"degraded"` with a problem of `parts`: a part of what is checked, while the others work.
+    """
+
+    def __init__(self, checks: Checks, parts: Checks = dict):
         super().__init__()
         self._checks = checks
+        self._parts = parts
 
     def answer_get(self, request: Request) -> Answer:
         checks = self._checks()
@@ -29,10 +33,14 @@ class HealthResource(LeafResource):
             request.setResponseCode(503)
             for name, value in RETRY.items():
                 request.setHeader(name, value)
-        shown = {name: problem or "ok" for name, problem in checks.items()}
-        return answer_json(request, {"status": "failing" if failing else "ok", "checks": shown})
+        parts = self._parts()
+        shown = {name: problem or parts.get(name) or "ok" for name, problem in checks.items()}
+        status = "failing" if failing else "degraded" if any(parts.values()) else "ok"
+        return answer_json(request, {"status": status, "checks": shown})
 
 
-def health(ready: Checks) -> ContainerResource:
+def health(ready: Checks, parts: Checks = dict) -> ContainerResource:
     """The folder `/health`; `live` has no checks, as only a working reactor answers."""
-    return ContainerResource({b"live": HealthResource(dict), b"ready": HealthResource(ready)})
+    return ContainerResource(
+        {b"live": HealthResource(dict), b"ready": HealthResource(ready, parts)}
+    )

@@ -27,11 +27,13 @@ from pushserver.hub.follower import Follower
 from pushserver.hub.hub import Hub
 from pushserver.hub.metrics import Metrics
 from pushserver.hub.presence import Presence
+from pushserver.redis.connection import Place
 from pushserver.redis.keys import Keys
 from pushserver.redis.log import RedisLog
 from pushserver.redis.presence import SharedPresence
 from pushserver.redis.scripts import Bounds
-from pushserver.redis.state import State
+from pushserver.redis.shards import ShardedLog
+from pushserver.redis.state import State, combined
 from pushserver.sessions.node import Node
 from pushserver.sessions.orders import Order, carry_out, decode, encode
 from pushserver.store.source_memory import SourceMemory
@@ -63,24 +65,35 @@ class BrokerParts(Service):
         """`history` has no channels yet; `memory` is that of the sources."""
         check_libraries()
         settings = config.broker
-        self.address = parse_url(settings.url).vouched_for_by(settings.ca)
+        self._addresses = [parse_url(url).vouched_for_by(settings.ca) for url in settings.urls]
         self._reactor = reactor
         self._monotonic = monotonic
         self._stop = Once()
         self._since = 0.0
         self._clock: Callable[[], float] = lambda: 0.0
         self._has_room: Callable[[str], bool] = lambda channel: True
-        self.log = self.make_log(
-            self.address,
-            reactor,
-            monotonic,
-            history.options,
-            bounds_of(config.limits),
-            keys_of(settings),
-            has_room=lambda channel: self._has_room(channel),
-            memory=memory,
-            name=settings.name,
-        )
+        keys = keys_of(settings)
+
+        def make_log(shard: int, place: Place | None = None) -> RedisLog:
+            return self.make_log(
+                self._addresses[shard],
+                reactor,
+                monotonic,
+                history.options,
+                bounds_of(config.limits),
+                keys[shard],
+                has_room=lambda channel: self._has_room(channel),
+                memory=memory if shard == 0 else None,
+                name=settings.name,
+                shard=shard,
+                place=place,
+            )
+
+        self.log: RedisLog | ShardedLog
+        if len(keys) == 1:
+            self.log = make_log(0)
+        else:
+            self.log = ShardedLog(settings.placement, make_log)
         self.node_name = settings.name or self.log.node
         """The name of this server among the others."""
         self.follower = Follower(history, Metrics(), self.log, monotonic)
@@ -139,7 +152,7 @@ class BrokerParts(Service):
             "version": __version__,
             "since": self._since,
             "time": round(self._clock(), 3),
-            "lag": self.log.state.lag,
+            "lag": combined(self.log.states).lag,
             "connections": whole.clients,
             "sources": self.log.leases.held,
         }
@@ -149,16 +162,13 @@ class BrokerParts(Service):
         self.follower.reconfigure(limits, lasting)
         self.log.reconfigure(bounds_of(limits))
 
-    def state(self) -> State:
-        """The state of the log."""
-        return self.log.state
-
     def facts(self) -> BrokerFacts:
         """The facts for `/status`."""
-        state, since = self.log.state, self.log.state.deaf_since
+        state = combined(self.log.states)
+        since = state.deaf_since
         away = None if since is None else round(self._monotonic() - since, 3)
         return BrokerFacts(
-            str(self.address),
+            ", ".join(map(str, self._addresses)),
             self.node_name,
             away,
             state.reason or state.problem,
@@ -168,7 +178,17 @@ class BrokerParts(Service):
 
     def problem(self) -> str:
         """Why this server gets no publications of others, or publishes none; for everybody."""
-        state = self.log.state
+        states = self.log.states
+        if len(states) == 1:
+            return self._problem(states[0])
+        return "" if any(state.works for state in states) else self.problem_of_some()
+
+    def problem_of_some(self) -> str:
+        """Why it does so in the channels of some shards."""
+        problems = [(n, self._problem(state)) for n, state in enumerate(self.log.states)]
+        return "; ".join(f"shard {n}: {problem}" for n, problem in problems if problem)
+
+    def _problem(self, state: State) -> str:
         if state.deaf_since is None:
             return state.problem
         seconds = self._monotonic() - state.deaf_since
@@ -209,9 +229,10 @@ def check_libraries() -> None:
         )
 
 
-def keys_of(settings: Broker) -> Keys:
-    """The keys of these settings."""
-    return Keys(f"{{{settings.prefix}}}")
+def keys_of(settings: Broker) -> list[Keys]:
+    """The keys in each Redis of these settings."""
+    first = f"{{{settings.prefix}}}"
+    return [Keys(f"{{{prefix}}}", first) for prefix in settings.prefixes]
 
 
 def bounds_of(limits: Limits) -> Bounds:

@@ -22,6 +22,7 @@ from pushserver.auth.wrong_keys import WrongKeys
 from pushserver.channels.history import History
 from pushserver.channels.idempotency import Keys as IdempotencyKeys
 from pushserver.channels.room import Room
+from pushserver.channels.sharded_history import ShardedHistory
 from pushserver.cluster.author import Author
 from pushserver.cluster.measures import Measures
 from pushserver.config.limits import Limits
@@ -109,7 +110,7 @@ def build(
     monotonic = steady(reactor)
     limits, auth = config.limits, config.auth
     room = Room(limits.history_total_bytes, limits.channels, lasting(config, app))
-    history = History(config.channel_options(), room=room)
+    history = make_history(config, room)
     following = None
     if place is not None and place.is_worker:
         following = make_follower_parts(history, monotonic, run, place.worker)
@@ -119,7 +120,7 @@ def build(
     memory, redis = SourceMemory(), None
     if following is not None:
         broker, make_presence = following.follower, following.make_presence
-    elif config.broker.url:
+    elif config.broker.urls:
         # Imported here: with its client of Redis it takes long.
         from pushserver.server.broker_parts import BrokerParts
 
@@ -189,7 +190,8 @@ def build(
     collector = ServerCollector(node, measures, storage, threads, gateway)
     if redis is not None:
         readiness.broker = redis.problem
-        collector.broker = redis.state
+        readiness.shards = redis.problem_of_some
+        collector.broker = lambda: redis.log.states
     relays = None
     if place is not None and place.is_worker:
         relays = Relays(place, reactor, monotonic, is_own, limits.connections)
@@ -321,6 +323,14 @@ def without_default_source(config: Config) -> Config:
     """The configuration without the source of random numbers that is there by default."""
     default = config.sources == Config().sources
     return replace(config, sources={}) if default else config
+
+
+def make_history(config: Config, room: Room) -> History:
+    """The channels of this process, in one log or in several."""
+    options, placement = config.channel_options(), config.broker.placement
+    if placement.count > 1:
+        return ShardedHistory(options, placement, placement.count, room)
+    return History(options, room=room)
 
 
 def make_broker(

@@ -51,8 +51,8 @@ class ServerCollector:
         gateway: Gateway | None = None,
     ):
         self.sources: Callable[[], Sequence[Status]] = list
-        self.broker: Callable[[], BrokerState] | None = None
-        """Returns the state of the log in Redis, if it is there."""
+        self.broker: Callable[[], Sequence[BrokerState]] | None = None
+        """Returns the state of the log in each Redis, if it is there."""
         self._node = node
         self._measures = measures
         self._storage = storage
@@ -227,12 +227,20 @@ class ServerCollector:
         yield InfoMetricFamily(_PREFIX + "build", "Versions of the server.", versions)
 
 
-def _broker(state: BrokerState) -> Iterator[Metric]:
-    yield _gauge("broker_attached", "1 while the server is attached to Redis.", state.attached)
-    yield _gauge("broker_lag_publications", "Those in Redis that have not arrived.", state.lag)
-    yield _counter("broker_losses", "How often the server ceased to be attached.", state.losses)
+def _broker(states: Sequence[BrokerState]) -> Iterator[Metric]:
+    """The numbers of each shard; one alone has no label."""
+    labels = ("shard",) if len(states) > 1 else ()
+    by = [((str(n),) if labels else (), state) for n, state in enumerate(states)]
+    attached: Values = {shard: state.attached for shard, state in by}
+    yield _gauge("broker_attached", "1 while the server is attached to Redis.", attached, labels)
+    lag: Values = {shard: state.lag for shard, state in by}
+    yield _gauge("broker_lag_publications", "Those in Redis that have not arrived.", lag, labels)
+    losses: Values = {shard: state.losses for shard, state in by}
+    text = "How often the server ceased to be attached."
+    yield _counter("broker_losses", text, losses, labels)
+    read: Values = {shard: state.entries_read for shard, state in by}
     text = "Publications of all servers that have arrived from Redis."
-    yield _counter("broker_publications", text, state.entries_read)
+    yield _counter("broker_publications", text, read, labels)
 
 
 def _workers(measures: Measures) -> Iterator[Metric]:

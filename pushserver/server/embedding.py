@@ -56,7 +56,7 @@ class PushServer(App):
         listen: Sequence[str] = (),
         config: str = "",
         workers: int | str | None = None,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         reload: bool = False,
         open: bool = False,
         reactor: str = "",
@@ -67,11 +67,11 @@ class PushServer(App):
         By default it listens on port 8080 of 127.0.0.1, or where the configuration says. `listen`:
         ports, HOST:PORT or endpoints, in place of `host` and `port`. `workers`: the number of
         processes for the connections, or `auto`; by default that of the configuration. `broker`:
-        the URL of the Redis of several servers. `reload`: start again when a Python file has
-        changed. `open`: open the page in a browser. `reactor`: asyncio, epoll, ...; by default
-        asyncio if a source or handler is a coroutine function. It does nothing while a server
-        imports the module. Raises pushserver.errors.StartFailed, which ends the program with one
-        line, and RuntimeError for a second run in one process.
+        the URL of the Redis of several servers, or a list of them. `reload`: start again when a
+        Python file has changed. `open`: open the page in a browser. `reactor`: asyncio, epoll, ...;
+        by default asyncio if a source or handler is a coroutine function. It does nothing while a
+        server imports the module. Raises pushserver.errors.StartFailed, which ends the program with
+        one line, and RuntimeError for a second run in one process.
         """
         if loading.get():
             return

@@ -172,7 +172,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     lists = lists_at_front(server, runners)
     server = replace(server, front_channel=front_channel(server, runners))
     monitoring = {
-        b"health": health(base.readiness.checks),
+        b"health": health(base.readiness.checks, base.readiness.parts),
         b"metrics": MetricsResource(base.collector, gate),
     }
     # With an application at `/`, the page beside it is a template or not meant for it.

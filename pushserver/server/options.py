@@ -63,12 +63,6 @@ class Options(usage.Options):
         ["static", None, None, "Folder of files in place of the server's own at /static."],
         ["host", None, None, f"Address to listen on. [default: {LOOPBACK}]"],
         ["port", "p", None, f"Port to listen on. [default: {PORT}]"],
-        [
-            "broker",
-            None,
-            None,
-            "Redis of several servers, such as redis://10.0.0.7. [default: none]",
-        ],
         ["workers", None, None, "Processes for the connections, or auto. [default: 1]"],
     ]
     optFlags: ClassVar = [
@@ -79,11 +73,17 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         # In optParameters, the help would have "[default: ]" for each.
-        self.update(config="", app="", wsgi="", templates="", static="", host="", listen=[])
+        self.update(
+            config="", app="", wsgi="", templates="", static="", host="", listen=[], broker=None
+        )
 
     def opt_listen(self, endpoint: str) -> None:
         """ENDPOINT to listen on, in place of --host and --port; repeatable."""
         self["listen"].append(endpoint)
+
+    def opt_broker(self, url: str) -> None:
+        """Redis of several servers, such as redis://10.0.0.7; repeatable. [default: none]"""
+        self["broker"] = [*(self["broker"] or ()), url]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
@@ -260,7 +260,7 @@ def complete(
     config = with_look(config, options["config"], _private(options))
     if options["reload"]:
         config = with_one_process(config, "with --reload")
-        if not config.store.path and not config.broker.url:
+        if not config.store.path and not config.broker.urls:
             config = replace(config, store=replace(config.store, path=history_file()))
     return config
 
@@ -353,21 +353,25 @@ def configure(
     return with_broker(replace(config, server=server), broker(options))
 
 
-def broker(options: Options) -> str | None:
-    """The URL of `--broker`; None without it. Raises StartFailed."""
-    url: str | None = options["broker"]
+def broker(options: Options) -> list[str] | None:
+    """The URLs of `--broker`; None without it. Raises StartFailed."""
+    given: str | Sequence[str] | None = options["broker"]
+    if given is None:
+        return None
+    urls = [given] if isinstance(given, str) else list(given)
     try:
-        if url:
+        for url in filter(None, urls):
             parse_url(url)
     except InvalidConfig as error:
         raise StartFailed(f"--broker: {error}") from None
-    return url
+    return urls
 
 
-def with_broker(config: Config, url: str | None) -> Config:
-    """The configuration with the URL of the option, if it is given; raises StartFailed."""
-    if url is None:
+def with_broker(config: Config, urls: Sequence[str] | None) -> Config:
+    """The configuration with the URLs of the option, if it is given; raises StartFailed."""
+    if urls is None:
         return config
+    url = urls[0] if len(urls) == 1 else list(urls)
     config = replace(config, broker=replace(config.broker, url=url))
     try:
         check_broker(config, Location("", "--broker", {"--broker.url": "--broker"}))

@@ -17,6 +17,8 @@ class Readiness:
         """Returns the problem of the workers, if there is one."""
         self.broker: Callable[[], str] = lambda: ""
         """Returns the problem of the broker, if there is one."""
+        self.shards: Callable[[], str] = lambda: ""
+        """Returns the problem of some of its shards, while the others work."""
         self.started = False
         """Whether the `start` handler of the application has returned."""
         self.stopping = False
@@ -34,6 +36,10 @@ class Readiness:
             "store": self._store(),
             "workers": self.workers(),
         }
+
+    def parts(self) -> Mapping[str, str]:
+        """The problems of a part of what is checked, while the server serves with the others."""
+        return {"broker": self.shards()}
 
     def _store(self) -> str:
         if self._storage is None or not self._storage.problem:

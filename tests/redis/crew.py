@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -18,13 +18,16 @@ from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
+from pushserver.channels.placement import Placement
 from pushserver.channels.publication import Draft, Publication, Receipt
+from pushserver.channels.sharded_history import ShardedHistory
 from pushserver.config.redis_url import parse_url
 from pushserver.errors import Unavailable
-from pushserver.hub.follower import Follower, Point
+from pushserver.hub.follower import Follower, Image, Point
 from pushserver.hub.metrics import Metrics
 from pushserver.redis.log import RedisLog
 from pushserver.redis.scripts import Bounds
+from pushserver.redis.shards import ShardedLog
 from pushserver.usercode.steady import steady
 from tests.e2e.patience import PATIENCE
 from tests.unit.fakes.tools import Watcher, make_node
@@ -48,19 +51,33 @@ class Timer:
 
 
 class Node:
-    """A node that follows the log."""
+    """A node that follows the log, or those of several URLs."""
 
     def __init__(self, crew: Crew, url: str, ahead: float):
         timer: Any = Timer(crew.reactor, ahead)
         options = crew.options
-        self.log = RedisLog(
-            parse_url(url),
-            crew.reactor,
-            timer.seconds,
-            lambda name: options,
-            Bounds(log_length=crew.log_length),
-        )
-        history = History(lambda name: options, "none")
+        urls, placement = url.split(), crew.placement
+
+        def make_log(shard: int, place: Any = None) -> RedisLog:
+            return RedisLog(
+                parse_url(urls[shard]),
+                crew.reactor,
+                timer.seconds,
+                lambda name: options,
+                Bounds(log_length=crew.log_length),
+                shard=shard,
+                place=place,
+            )
+
+        self.log: Any
+        if len(urls) == 1:
+            self.log = make_log(0)
+            self.logs = [self.log]
+            history = History(lambda name: options, "none")
+        else:
+            self.log = ShardedLog(placement, make_log)
+            self.logs = self.log.logs
+            history = ShardedHistory(lambda name: options, placement, len(urls))
         follower = Follower(history, Metrics(), self.log, timer.seconds)
         self.log.feed(follower)
         self.node = make_node(
@@ -112,8 +129,16 @@ class Reader(Watcher):
 class Crew:
     """The nodes, publishers and readers of one test, on a reactor of its own."""
 
-    def __init__(self, options: ChannelOptions = OPTIONS, log_length: int = 100_000) -> None:
+    def __init__(
+        self,
+        options: ChannelOptions = OPTIONS,
+        log_length: int = 100_000,
+        channels: Sequence[str] = CHANNELS,
+        shards: Mapping[str, int] | None = None,
+    ) -> None:
         self.reactor: Any = EPollReactor()
+        self.channels = channels
+        self.placement = Placement(1 + max((shards or {}).values(), default=0), shards or {})
         self.options = options
         self.log_length = log_length
         self.problems: list[str] = []
@@ -126,6 +151,7 @@ class Crew:
         self.refused = 0
         self.lost = 0
         """The acknowledged publications that were not there at the last `check`."""
+        self.refused_in: set[str] = set()
         self._publishing = True
         self._publishers: list[Deferred[None]] = []
 
@@ -165,7 +191,8 @@ class Crew:
 
     async def attached(self) -> None:
         """Wait until all nodes are attached."""
-        await self.until(lambda: all(node.log.state.attached for node in self.nodes))
+        logs = [log for node in self.nodes for log in node.logs]
+        await self.until(lambda: all(log.state.attached for log in logs))
 
     def add(self, url: str) -> Node:
         """Start a node."""
@@ -179,7 +206,7 @@ class Crew:
             self.add(url)
         await self.attached()
         for node in self.nodes:
-            for channel in CHANNELS:
+            for channel in self.channels:
                 reader = Reader(self, node, channel)
                 self.readers.append(reader)
                 await reader.join()
@@ -188,11 +215,12 @@ class Crew:
 
     async def _publish(self, node: Node) -> None:
         while self._publishing:
-            value, channel = next(self.numbers), random.choice(CHANNELS)
+            value, channel = next(self.numbers), random.choice(self.channels)
             try:
                 receipt = await node.node.publish(Draft(channel, b"%d" % value))
             except Unavailable:
                 self.refused += 1
+                self.refused_in.add(channel)
                 await self.sleep(0.02)
             else:
                 self.acknowledged[value] = channel, receipt
@@ -216,15 +244,18 @@ class Crew:
     async def kept(self) -> dict[str, list[Publication]]:
         """The publications that Redis has, by channel."""
         node = self.nodes[0]
-        await node.node.load(CHANNELS, fresh=True)
-        return {channel: node.node.history.peek(channel).after(0) for channel in CHANNELS}
+        await node.node.load(self.channels, fresh=True)
+        return {channel: node.node.history.peek(channel).after(0) for channel in self.channels}
 
     async def check(self, *, lost: bool = False) -> None:
         """Each publication is there once; each reader has all since it joined or was told last.
 
         `lost`: Redis has lost some of the acknowledged ones.
         """
-        images = (await self.nodes[0].log._writer.images([Point(c) for c in CHANNELS])).images
+        images: list[Image] = []
+        for shard, log in enumerate(self.nodes[0].logs):
+            own = [channel for channel in self.channels if self.placement(channel) == shard]
+            images += (await log._writer.images([Point(channel) for channel in own])).images
         found: dict[int, tuple[str, int]] = {}
         for image in images:
             for row in image.rows:

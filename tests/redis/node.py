@@ -49,8 +49,10 @@ class Node:
     def call(self, call: Call) -> Any:
         return self.redis.run(call)
 
-    def attach(self, epoch: str, keep: bool = False, known: Sequence[Known] = ()) -> Attached:
-        answer = self.call(scripts.attach(KEYS, self.run, epoch, keep, self.name, known))
+    def attach(
+        self, epoch: str, keep: bool = False, known: Sequence[Known] = (), shards: str = ""
+    ) -> Attached:
+        answer = self.call(scripts.attach(KEYS, self.run, epoch, keep, self.name, known, shards))
         attached = scripts.attached_of(answer)
         self.epoch = attached.epoch
         return attached

@@ -353,6 +353,19 @@ class TestAttach:
         node.run = "run2"
         refuses(redis, "LAYOUT", lambda: node.attach("e2"))
 
+    def test_place_among_several_is_kept_and_another_one_is_refused(
+        self, node: Node, redis: Connection
+    ) -> None:
+        node.publish()
+        # What was one log has other channels now.
+        assert node.attach("e2", shards="0/2") == Attached("e2", 1, 1)
+        assert node.attach("e3", shards="0/2") == Attached("e2", 1, 1)
+        for shards in ("1/2", "0/2 chat=1", ""):
+            refuses(redis, "SHARDS", partial(node.attach, "e3", shards=shards))
+        redis("HDEL", KEYS.place, "shards")
+        assert node.attach("e3", shards="1/2") == Attached("e3", 1, 1)
+        assert redis("HGET", KEYS.place, "shards") == b"1/2"
+
     def test_nodes_that_were_silent_for_a_day_are_dropped(
         self, node: Timed, redis: Connection
     ) -> None:

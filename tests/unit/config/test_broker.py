@@ -19,6 +19,7 @@ from tests.e2e.certificate import certificate
 from tests.unit.fakes.web import memory_reactor
 
 URL = "redis://me:secret@h/1"
+TWO = 'url = ["redis://a", "redis://b"]\n'
 
 
 def parsed(*arguments: str) -> Options:
@@ -33,14 +34,38 @@ def loaded(text: str, **environment: str) -> Config:
 
 def test_url_may_be_in_the_file_the_environment_and_the_options() -> None:
     assert loaded(f'[broker]\nurl = "{URL}"').broker.url == URL
-    assert loaded("", PUSHSERVER_BROKER_URL=URL).broker.url == URL
+    assert loaded("", PUSHSERVER_BROKER_URL=URL).broker.urls == (URL,)
     environment = {"PUSHSERVER_BROKER_URL": "redis://other", "PUSHSERVER_BROKER_NAME": "n1"}
     assert configure(parsed("--broker", URL), environment).broker == Broker(URL, name="n1")
-    assert configure(parsed(), environment).broker.url == "redis://other"
+    assert configure(parsed(), environment).broker.urls == ("redis://other",)
     assert (
         configure(parsed("--broker", ""), environment | {"PUSHSERVER_BROKER_NAME": ""}).broker.url
         == ""
     )
+
+
+def test_several_urls_may_be_in_each_of_them() -> None:
+    urls = ("redis://a", "redis://b")
+    assert loaded(f"[broker]\n{TWO}").broker.urls == urls
+    assert loaded("", PUSHSERVER_BROKER_URL=" ".join(urls)).broker.urls == urls
+    options = parsed("--broker", urls[0], "--broker", urls[1])
+    assert configure(options, {"PUSHSERVER_BROKER_URL": "redis://c"}).broker.urls == urls
+    assert loaded('[broker]\nurl = ["redis://a"]').broker.urls == ("redis://a",)
+    assert loaded("", PUSHSERVER_BROKER_URL="").broker.urls == ()
+
+
+def test_namespaces_may_have_their_shard() -> None:
+    broker = loaded(f"[broker]\n{TWO}shards = {{a = 0, b = 1}}").broker
+    assert [broker.placement(f"{name}:x") for name in ("a", "$b", "b")] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "prefixes"),
+    [("ps0", ("ps0", "ps1")), ("shop", ("shop", "shop1")), ("shop0", ("shop0", "shop1"))],
+)
+def test_keys_of_each_shard_begin_with_its_number(prefix: str, prefixes: tuple[str, str]) -> None:
+    assert Broker(["redis://a", "redis://b"], prefix=prefix).prefixes == prefixes
+    assert Broker("redis://a", prefix=prefix).prefixes == (prefix,)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +75,7 @@ def test_url_may_be_in_the_file_the_environment_and_the_options() -> None:
             'url = "redis://me:secret@h/x"',
             "f: broker.url: invalid URL of a Redis server 'redis://.*@h/x'",
         ),
-        ("url = 7", "f: broker.url: expected str, got int, value 7"),
+        ("url = 7", "f: broker.url: expected the URL of a Redis server, or a list of them, got 7"),
         ('urls = "x"', r"f: broker.urls: unknown key; did you mean url\?"),
         (
             'url = "redis://h"\nca = "c.pem"',
@@ -63,6 +88,19 @@ def test_url_may_be_in_the_file_the_environment_and_the_options() -> None:
         ),
         ('ca = "c.pem"', "f: broker.url: must be set, as other settings of broker are"),
         ('name = "n"', "f: broker.url: must be set, as other settings of broker are"),
+        ('url = ["redis://h", 7]', "f: broker.url: expected the URL of .* or a list of them"),
+        ('url = ["redis://h", "redis://:x@h/y"]', "f: broker.url: invalid URL .*redis://...@h/y'"),
+        ('url = ["redis://h", ""]', "f: broker.url: invalid URL of a Redis server ''"),
+        ('url = ["redis://h", "redis://h:6379/0"]', "f: broker.url: h:6379 is there twice"),
+        (
+            f"url = {[f'redis://h{n}' for n in range(9)]}",
+            "f: broker.url: expected a list of up to 8, got 9",
+        ),
+        ('url = "redis://h"\nshards = {a = 0}', "f: broker.shards: is for several Redis"),
+        ("shards = {a = 0}", "f: broker.url: must be set"),
+        (f"{TWO}shards = {{a = 2}}", "f: broker.shards.a: expected 0 to 1, .* has 2, got 2"),
+        (f"{TWO}shards = {{a = -1}}", "f: broker.shards.a: expected 0 to 1, .* got -1"),
+        (f'{TWO}shards = {{"a:b" = 1}}', "f: broker.shards: invalid namespace 'a:b'"),
         ('url = "redis://h"\nname = "a b"', "f: broker.name: .*'a b'"),
         ('url = "redis://h"\nprefix = "{a}"', "f: broker.prefix: .*'{a}'"),
         ('url = "redis://h"\nprefix = ""', "f: broker.prefix: "),

@@ -181,7 +181,7 @@ class FakeRedis:
         return found[: int(rest[1])] if rest else found
 
     def _attach(self, keys: list[bytes], arguments: list[bytes]) -> Any:
-        run, new_epoch, keep, _, node, *known = arguments
+        run, new_epoch, keep, _, node, _, *known = arguments
         data = self.data
         foreign = data.last[0] > data.seq
         same = data.run == run.decode()
@@ -339,6 +339,7 @@ class FakeConnection:
         failed: Callable[[Problem], None],
         enter: Any,
         known: Callable[[], Sequence[Known]],
+        place: Any = None,
     ):
         self._keys = keys
         self._node = node

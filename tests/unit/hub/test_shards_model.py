@@ -84,8 +84,8 @@ class Logs:
 
     def leave(self, channels: Sequence[str]) -> None: ...
 
-    async def follow(self, points: Sequence[Point]) -> None:
-        for shard in (0, 1):
+    async def follow(self, points: Sequence[Point], names: Sequence[str]) -> None:
+        for shard in sorted(set(map(shard_of, names))):
             own = [point for point in points if shard_of(point.channel) == shard]
             if self.logs[shard].away[self.number]:
                 raise Unavailable("it is away", "broker")

@@ -180,8 +180,8 @@ def test_attaches_with_the_run_of_the_server_before_anything_else() -> None:
     assert (session.run, session.attached) == ("abc+", scripts.Attached("epoch", 7, 3))
     assert [c[0] for c in far.commands[:3]] == [b"INFO", b"CONFIG", b"SCRIPT"]
     assert far.commands[-1][1] == scripts.ATTACH.sha
-    assert far.commands[-1][6] == b"abc+"
-    assert far.commands[-1][8] == b"1"
+    assert far.commands[-1][7] == b"abc+"
+    assert far.commands[-1][9] == b"1"
 
 
 def test_authenticates_and_selects_as_the_url_says() -> None:
@@ -195,14 +195,14 @@ def test_server_that_forbids_config_is_taken_for_one_that_may_lose_its_last_seco
     bench = Bench()
     far = bench.accept()
     bench.answer(far, CONFIG=b"-NOPERM this user has no permissions\r\n")
-    assert far.commands[-1][8] == b"0"
+    assert far.commands[-1][9] == b"0"
 
 
 def test_first_run_that_writes_each_answer_vouches_for_no_earlier_one() -> None:
     bench = Bench()
     far = bench.accept()
     bench.answer(far, HGET=bulk(b"earlier"))
-    assert (far.commands[-1][6], far.commands[-1][8]) == (b"abc+", b"0")
+    assert (far.commands[-1][7], far.commands[-1][9]) == (b"abc+", b"0")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -173,3 +173,11 @@ def test_store_that_can_be_written_again_is_found_without_a_publisher() -> None:
     world.time.now += RETRY_SECONDS
     batcher.probe()
     assert not world.committer.jobs, "a probe without a failure"
+
+
+def test_problem_of_a_part_is_told_and_the_server_stays_ready(server: Server) -> None:
+    readiness: Any = server.service._readiness
+    readiness.shards = lambda: "shard 1: Redis is away"
+    answer = ready(server)
+    checks = OK | {"broker": "shard 1: Redis is away"}
+    assert (answer.status, answer.json) == (200, {"status": "degraded", "checks": checks})

@@ -74,7 +74,7 @@ class World:
         self.worker = WorkerState(1, 70, "ready", 0)
         self.service.measures.states = lambda: [self.worker]
         self.broker = State(False, 0, 0.0, "", "", 0, 0)
-        self.collector.broker = lambda: self.broker
+        self.collector.broker = lambda: [self.broker]
         self.link = self.service.measures.link("p", 1, False, tuple)
         self.link.told(Measure(longest_turn=0.1))
 
@@ -295,3 +295,13 @@ def test_panels_of_the_dashboard_do_not_overlap() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
     assert len(set(places)) == len(places)
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
+
+
+def test_numbers_of_several_shards_have_their_label(world: World) -> None:
+    world.collector.broker = lambda: [world.broker, replace(world.broker, lag=5)]
+    by_name = {family.name: family for family in world.families()}
+    lag = by_name["pushserver_broker_lag_publications"].samples
+    assert [(sample.labels, sample.value) for sample in lag] == [
+        ({"shard": "0"}, 0),
+        ({"shard": "1"}, 5),
+    ]

@@ -1,0 +1,192 @@
+"""Servers with the channels in two Redis: each Redis fails alone, and all agree on the list."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conditions import wait_until
+from tests.e2e.exchange import LINES, Reading, ask, publish
+from tests.redis.crew import Crew
+from tests.redis.server import RedisServer
+from tests.redis.servers import Node
+
+SHARDS = {"left": 0, "right": 1}
+LEFT, RIGHT = "left:1", "right:1"
+BOTH = f"events?channel={LEFT}&channel={RIGHT}"
+TEXT = "[sources]\n[broker]\nshards = {left = 0, right = 1}\n"
+
+
+@contextmanager
+def two(folder: Path, **options: str) -> Iterator[tuple[RedisServer, RedisServer]]:
+    with RedisServer(folder / "a", **options) as a, RedisServer(folder / "b", **options) as b:
+        yield a, b
+
+
+def urls(*servers: RedisServer) -> str:
+    return " ".join(f"unix://{server.path}" for server in servers)
+
+
+def test_one_of_two_is_killed_under_load(tmp_path: Path) -> None:
+    crew = Crew(channels=(LEFT, RIGHT), shards=SHARDS)
+    with two(tmp_path, appendonly="yes", appendfsync="always") as (left, right):
+
+        async def main() -> None:
+            await crew.begin(urls(left, right), urls(left, right))
+            for _ in range(3):
+                await crew.progress()
+                right.kill()
+                await crew.progress()
+                right.start()
+                await crew.progress()
+            await crew.finish()
+            await crew.check()
+
+        crew.run(main)
+    assert crew.told == 0
+    assert crew.refused_in == {RIGHT}
+
+
+def test_one_of_two_comes_back_empty(tmp_path: Path) -> None:
+    crew = Crew(channels=(LEFT, RIGHT), shards=SHARDS)
+    with two(tmp_path) as (left, right):
+
+        async def main() -> None:
+            await crew.begin(urls(left, right), urls(left, right))
+            await crew.progress()
+            right.restart()
+            await crew.progress()
+            await crew.finish()
+            await crew.check(lost=True)
+
+        crew.run(main)
+    assert {reader.channel: reader.told for reader in crew.readers} == {LEFT: 0, RIGHT: 1}
+
+
+class Servers:
+    """Two servers with both Redis; the second one has workers."""
+
+    def __init__(self, folder: Path, left: RedisServer, right: RedisServer):
+        self.folder, self.left, self.right = folder, left, right
+        self.here = self.add("here", urls(left, right))
+        self.there = self.add("there", urls(left, right), TEXT + "[server]\nworkers = 2\n")
+        for node in (self.here, self.there):
+            wait_until(node.is_ready)
+
+    def add(self, name: str, places: str, text: str = TEXT) -> Node:
+        node = Node(self.folder / name, places, text)
+        node.start()
+        return node
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    with two(tmp_path) as (left, right):
+        nodes: list[Node] = []
+        try:
+            made = Servers(tmp_path, left, right)
+            nodes = [made.here, made.there]
+            yield made
+        finally:
+            for node in nodes:
+                node.kill()
+
+
+def objects(stream: Reading, count: int) -> list[Any]:
+    """The next lines of a stream."""
+    return [json.loads(stream.line()) for _ in range(count)]
+
+
+def next_line(stream: Reading) -> str:
+    """The next line; empty at the end."""
+    try:
+        return stream.line()
+    except EOFError:
+        return ""
+
+
+def ready(node: Node) -> tuple[int, Any]:
+    answer = node.get("health/ready")
+    return answer.status, json.loads(answer.body)
+
+
+def test_stream_over_both_goes_on_at_any_server_and_one_redis_fails_alone(
+    servers: Servers,
+) -> None:
+    here, there = servers.here, servers.there
+    stream = Reading(there, BOTH, LINES)
+    first, second = (each["subscribed"] for each in objects(stream, 2))
+    assert first["id"] == second["id"]
+    assert re.fullmatch(r"\w+:0,\w+:0", first["id"])
+    receipts = [publish(here, channel, n) for n, channel in enumerate([LEFT, RIGHT, LEFT])]
+    assert all("," not in receipt["id"] for receipt in receipts)
+    rows = objects(stream, 3)
+    assert sorted(row["data"] for row in rows) == [0, 1, 2]
+    stream.close()
+
+    # Nothing is doubled or missing at the other server, after any of them.
+    for n, row in enumerate(rows):
+        stream = Reading(here, f"{BOTH}&since={row['id']}", LINES)
+        assert {each["subscribed"]["recovered"] for each in objects(stream, 2)} == {True}
+        assert [each["data"] for each in objects(stream, 2 - n)] == [
+            each["data"] for each in rows[n + 1 :]
+        ]
+        stream.close()
+
+    stream = Reading(there, f"{BOTH}&since={rows[-1]['id']}", LINES)
+    objects(stream, 2)
+    servers.right.kill()
+    wait_until(lambda: ready(here)[1]["status"] == "degraded")
+    status, answer = ready(here)
+    assert (status, answer["checks"]["broker"][:24]) == (200, "shard 1: Redis is away, ")
+    assert 'pushserver_broker_attached{shard="0"} 1.0' in here.get("metrics").text
+    assert 'pushserver_broker_attached{shard="1"} 0.0' in here.get("metrics").text
+    assert ask(here, "POST", f"channels/{RIGHT}", b"0").status == 503
+    publish(here, LEFT, "still")
+    [last] = objects(stream, 1)
+    assert last["data"] == "still"
+
+    # It comes back empty: the reader is told, and of its channels alone.
+    servers.right.start()
+    assert list(iter(partial(next_line, stream), "")) == []
+    stream.close()
+    wait_until(here.is_ready)
+    publish(here, LEFT, "missed")
+    stream = Reading(here, f"{BOTH}&since={last['id']}", LINES)
+    *subscribed, reset, missed = objects(stream, 4)
+    recovered = {each["subscribed"]["channel"]: each["subscribed"] for each in subscribed}
+    assert [recovered[channel]["recovered"] for channel in (LEFT, RIGHT)] == [True, False]
+    assert (reset["reset"]["reason"], reset["reset"]["channels"]) == ("epoch", [RIGHT])
+    assert missed["data"] == "missed"
+    stream.close()
+
+
+def test_server_with_another_list_takes_no_part(servers: Servers, redis: RedisServer) -> None:
+    left, right, third = servers.left, servers.right, redis
+    wrong = {
+        "turned": (urls(right, left), TEXT),
+        "alone": (urls(right), "[sources]\n"),
+        "longer": (urls(left, right, third), TEXT),
+        "placed": (urls(left, right), TEXT.replace("right = 1", "right = 0")),
+    }
+    for name, (places, text) in wrong.items():
+        node = servers.add(name, places, text)
+        try:
+            wait_until(lambda node=node: "another list" in node.check()[1])  # type: ignore[misc]
+            assert node.check()[0] == 503
+            for channel in (LEFT, RIGHT):
+                assert ask(node, "POST", f"channels/{channel}", b"0").status == 503
+            assert "give all servers the same broker.url" in node.log
+        finally:
+            node.kill()
+    for channel in (LEFT, RIGHT):
+        assert publish(servers.here, channel, 1)["offset"] == 1
+    assert servers.there.is_ready()
+    assert third.connection("KEYS", "*") == []
