@@ -39,8 +39,9 @@ window.Notification = class {
 
 
 @pytest.fixture(scope="module")
-def other_site() -> ThreadingHTTPServer:
-    return ThreadingHTTPServer(("127.0.0.1", free_port()), SimpleHTTPRequestHandler)
+def other_site() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", free_port()), SimpleHTTPRequestHandler) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,6 @@ def serving(site: ThreadingHTTPServer, folder: Path) -> Iterator[None]:
     finally:
         site.shutdown()
         thread.join()
-        site.server_close()
 
 
 class Quiet(SimpleHTTPRequestHandler):

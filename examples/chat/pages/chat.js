@@ -18,6 +18,7 @@ let unread = 0;
 let newest = 0; // the time of the newest message
 let following = true; // whether the page stays at the newest message
 let top = 0; // where the messages were scrolled to
+let frame = null; // in which the page shows what has come in
 let cut = false; // whether older messages have left the page
 
 const rows = new Map(); // by offset
@@ -87,7 +88,6 @@ function inside() {
   show(true);
   watch = server.watch("said", onSaid, { last: FIRST, onGap, onReset: clear, onWatching, onState: refused });
   server.watch("typing", onTyping, { last: 0 });
-  byId("older").hidden = false;
 }
 
 function refused({ state, reason }) {
@@ -138,7 +138,7 @@ function onSaid(event) {
     setUnread(0);
   }
   if (following && rows.size > MOST) cutOldest();
-  requestAnimationFrame(settle);
+  frame ??= requestAnimationFrame(settle);
 }
 
 function rowOf({ data, offset, time }) {
@@ -199,6 +199,8 @@ function clear() {
   removed.clear();
   following = true;
   cut = false;
+  byId("older").hidden = false;
+  byId("beginning").hidden = true;
   setUnread(0);
 }
 
@@ -257,8 +259,10 @@ function setUnread(count) {
 
 // Shows the first message that was not read, or else the newest one.
 function settle() {
+  frame = null;
   if (following) {
-    if (unread > 0) messages.querySelector(".new").scrollIntoView({ block: "start" });
+    const first = unread > 0 && messages.querySelector(".new");
+    if (first) first.scrollIntoView({ block: "start" });
     else talk.scrollTop = talk.scrollHeight;
     following = isAtEnd();
     top = talk.scrollTop;

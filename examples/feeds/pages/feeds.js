@@ -123,7 +123,8 @@ function partsOf(data) {
 }
 
 function asText(value) {
-  const text = typeof value === "string" ? value : JSON.stringify(value, (_, part) => (typeof part === "bigint" ? `${part}` : part));
+  const plain = (_, part) => (typeof part === "bigint" ? `${part}` : part);
+  const text = typeof value === "string" ? value : JSON.stringify(value, plain);
   return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }
 

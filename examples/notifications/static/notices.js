@@ -166,6 +166,7 @@ function bell() {
 const host = make("div", { id: "pushserver-notices" });
 const count = make("span", { className: "count", hidden: true });
 const opener = make("button", { className: "opener", type: "button", onclick: toggle }, bell(), count);
+opener.ariaLabel = "Notifications";
 const heading = make("h2", { textContent: "Notifications", tabIndex: -1 });
 const closer = make("button", { type: "button", textContent: "Close", onclick: toggle });
 const all = make("button", { type: "button", textContent: "Mark all as read", onclick: markAll });
