@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,12 +13,13 @@ from typing import Protocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.e2e import warm
 from tests.e2e.lines import Lines
 from tests.e2e.patience import PATIENCE
 from tests.e2e.server import TWISTD, environment
 
 PYTHON = (sys.executable, "-P", "-c")
-PUSHSERVER = (*PYTHON, "import pushserver.cli as c; raise SystemExit(c.main())")
+PUSHSERVER = (sys.executable, "-P", "-m", "pushserver")
 QUIET_SECONDS = 0.1
 """A running command has printed everything if it is silent for so long."""
 
@@ -140,17 +140,7 @@ class Finished:
     """A command that ran to its end."""
 
     def __init__(self, command: Sequence[str], folder: Path, more: Mapping[str, str] | None = None):
-        ended = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment(**(more or {})),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        ended = warm.run(command, folder, environment(**(more or {})), joined=True)
         self._lines = ended.stdout.splitlines()
 
     def next(self) -> str:

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from signal import Signals
 
+from tests.e2e import warm
 from tests.e2e.patience import PATIENCE
 from tests.e2e.supervisor import NotNotified, Supervisor
 
@@ -104,21 +105,9 @@ def get(port: int, path: str, accept: str = "*/*") -> Answer:
         connection.close()
 
 
-def run_twistd(
-    folder: Path, *arguments: str, seconds: float = PATIENCE
-) -> subprocess.CompletedProcess[str]:
+def run_twistd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run twistd in `folder` to its end; `stdout` of the result has its errors too."""
-    return subprocess.run(
-        [*TWISTD, *arguments],
-        cwd=folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+    return warm.run([*TWISTD, *arguments], folder, environment(), joined=True)
 
 
 class Server:
@@ -157,7 +146,7 @@ class Server:
             passed = f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http exec "$@" 3<&{descriptor}'
             listen = ("--listen", "systemd:name=http")
             self._command = ["bash", "-c", passed, "bash", *self._command, *listen]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | warm.Forked | None = None
         self._supervisor: Supervisor | None = None
 
     @property
@@ -184,14 +173,16 @@ class Server:
         """Start, and wait until it listens; `supervisor` gets its notifications."""
         assert self._process is None, "runs already"
         self._supervisor = supervisor or Supervisor()
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+        env = self._env | {"NOTIFY_SOCKET": self._supervisor.address}
+        with self._log.open("ab") as log, open(os.devnull) as nothing:
+            files = nothing.fileno(), log.fileno(), log.fileno()
+            self._process = warm.start(self._command, self._folder, env, files) or subprocess.Popen(
                 self._command,
                 cwd=self._folder,
-                env=self._env | {"NOTIFY_SOCKET": self._supervisor.address},
-                stdin=subprocess.DEVNULL,
+                env=env,
+                stdin=nothing,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=log,
                 pass_fds=self._held,
             )
         try:
@@ -236,7 +227,7 @@ class Server:
         if self._supervisor is not None:
             self._supervisor.close()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> subprocess.Popen[bytes] | warm.Forked:
         assert self._process is not None, "does not run"
         return self._process
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import warm
 from tests.e2e.nginx import nginx
+from tests.e2e.programs import PUSHSERVER
 from tests.e2e.server import CHECKOUT, Server, environment, running
 
 EXAMPLE = "http://push.example"
@@ -70,10 +70,8 @@ def location(server: Server, name: str, lines: str) -> str:
 @cache
 def doctor(url: str, *arguments: str) -> tuple[int, list[Finding]]:
     """The exit status, and the findings."""
-    command = [sys.executable, "-m", "pushserver", "doctor", url, "--json", *arguments]
-    run = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=60, check=False
-    )
+    command = [*PUSHSERVER, "doctor", url, "--json", *arguments]
+    run = warm.run(command, Path.cwd(), environment())
     found: Any = json.loads(run.stdout)
     assert KEY not in run.stdout + run.stderr
     return run.returncode, found["findings"]
@@ -143,15 +141,8 @@ def test_the_example_of_the_document_is_true(bad: str) -> None:
         text.partition("```console\n")[2].partition("```")[0].replace(EXAMPLE, f"{bad}/zipped")
     )
     command, *expected = example.splitlines()
-    run = subprocess.run(
-        [sys.executable, "-m", *command.removeprefix("$ ").split()],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = command.removeprefix("$ pushserver ").split()
+    run = warm.run([*PUSHSERVER, *words], Path.cwd(), environment(), joined=True)
     assert [timeless(line) for line in run.stdout.splitlines()] == list(map(timeless, expected))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e import warm
 from tests.e2e.exchange import ask
+from tests.e2e.programs import PUSHSERVER
 from tests.e2e.server import Server, environment, running
 
 pytestmark = pytest.mark.slow
@@ -18,13 +19,7 @@ IN_FILE, CREDENTIAL, WEAK = "s3cret-of-a-file-1234", "s3cret-of-a-credential", "
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pushserver", *arguments],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return warm.run([*PUSHSERVER, *arguments], Path.cwd(), environment())
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import pushserver
+from tests.e2e import warm
 from tests.e2e.exchange import LINES, Reading, ask, data, history, publish, serving
 from tests.e2e.patience import PATIENCE
 from tests.e2e.programs import PUSHSERVER, PYTHON
@@ -38,15 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 class TestTheCommandLine:
     def run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PUSHSERVER, *arguments],
-            env=environment(),
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return warm.run([*PUSHSERVER, *arguments], Path.cwd(), environment(), text)
 
     def test_publishes_and_prints_the_position(self, server: Server) -> None:
         ended = self.run("publish", "l1", '{"n": 1}', "--url", server.url, "--event", "e")

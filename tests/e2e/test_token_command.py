@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e import warm
 from tests.e2e.exchange import ask
+from tests.e2e.programs import PUSHSERVER
 from tests.e2e.server import Server, environment, running
 
 pytestmark = pytest.mark.slow
@@ -26,14 +27,7 @@ subscribe = "token"
 
 
 def command(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pushserver", "token", *arguments],
-        env=environment(),
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return warm.run([*PUSHSERVER, "token", *arguments], Path.cwd(), environment(), text)
 
 
 @pytest.fixture(scope="module")
