@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from pushserver.channels.publication import Draft
+from pushserver.errors import Unavailable
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import LINES, Reading, ask, publish
 from tests.redis.crew import Crew
+from tests.redis.crew import Node as CrewNode
 from tests.redis.server import RedisServer
 from tests.redis.servers import Node
 
@@ -34,8 +37,13 @@ def urls(*servers: RedisServer) -> str:
     return " ".join(f"unix://{server.path}" for server in servers)
 
 
-def test_one_of_two_is_killed_under_load(tmp_path: Path) -> None:
-    crew = Crew(channels=(LEFT, RIGHT), shards=SHARDS)
+@pytest.fixture
+def crew() -> Crew:
+    return Crew(channels=(LEFT, RIGHT), shards=SHARDS)
+
+
+@pytest.mark.fault("one of several [shards](#shards) is killed, with `appendfsync always`")
+def test_one_of_two_is_killed_under_load(tmp_path: Path, crew: Crew) -> None:
     with two(tmp_path, appendonly="yes", appendfsync="always") as (left, right):
 
         async def main() -> None:
@@ -54,8 +62,8 @@ def test_one_of_two_is_killed_under_load(tmp_path: Path) -> None:
     assert crew.refused_in == {RIGHT}
 
 
-def test_one_of_two_comes_back_empty(tmp_path: Path) -> None:
-    crew = Crew(channels=(LEFT, RIGHT), shards=SHARDS)
+@pytest.mark.fault("one of several [shards](#shards) comes back empty")
+def test_one_of_two_comes_back_empty(tmp_path: Path, crew: Crew) -> None:
     with two(tmp_path) as (left, right):
 
         async def main() -> None:
@@ -68,6 +76,46 @@ def test_one_of_two_comes_back_empty(tmp_path: Path) -> None:
 
         crew.run(main)
     assert {reader.channel: reader.told for reader in crew.readers} == {LEFT: 0, RIGHT: 1}
+
+
+def test_source_of_one_node_publishes_to_both_and_no_other_one_does(
+    tmp_path: Path, crew: Crew
+) -> None:
+    with two(tmp_path) as (left, right):
+
+        async def publish_at(node: CrewNode) -> list[bool]:
+            """Whether the source may publish to each channel."""
+            done = []
+            for channel in (LEFT, RIGHT):
+                try:
+                    await node.node.publish(Draft(channel, b"1", lease="s"))
+                except Unavailable as error:
+                    done.append("another server runs the source s" not in str(error))
+                else:
+                    done.append(True)
+            return done
+
+        async def main() -> None:
+            here, there = (crew.add(urls(left, right)) for _ in range(2))
+            await crew.attached()
+            here.log.leases.want("s", True, lambda: None)
+            await crew.until(lambda: here.log.leases.holds("s"))
+            there.log.leases.want("s", True, lambda: None)
+            assert await publish_at(here) == [True, True]
+            assert await publish_at(there) == [False, False]
+            # It does not know that it has lost them, as after a long stop of its process.
+            for log in here.logs:
+                log._writer._fence = dict.fromkeys("s", log.leases.fence("s")).get
+            here.log.leases.want("s", False, lambda: None)
+            await crew.until(lambda: there.log.leases.holds("s"))
+            assert await publish_at(here) == [False, False]
+            assert await publish_at(there) == [True, True]
+            # Without the other shard, it goes on in the first one.
+            right.kill()
+            await crew.until(lambda: not there.logs[1].state.attached)
+            assert there.log.leases.holds("s")
+
+        crew.run(main)
 
 
 class Servers:
