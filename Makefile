@@ -11,7 +11,7 @@ VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishi
 	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts fuzz deb \
+.PHONY: help run test check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth fuzz deb \
 	deb-test clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make bench    compare the cost of a publication with other servers (bench-quick: two minutes)"
 	@echo "make attacks  measure the server under floods, on loopback (five minutes)"
 	@echo "make restarts measure that 500 clients lose and repeat nothing while the server restarts (half a minute)"
+	@echo "make smooth   watch the live page in Chromium at 100 publications a second for ten minutes"
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
 	@echo "make deb      build a package for this Debian, in dist/"
 	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
@@ -112,6 +113,11 @@ attacks:
 restarts:
 	@tools/venv run
 	$(BIN)/python -m benchmarks.restarts
+
+smooth:
+	@tools/venv test
+	@tools/system-packages --for-tests
+	$(BIN)/python tools/smooth.py $(ARGS)
 
 fuzz:
 	@tools/venv test

@@ -16,7 +16,7 @@ try:
 except ImportError:
     brotli = None
 
-ASSETS = ("templates", "static", "systemd")
+ASSETS = ("templates", "static", "systemd", "docs")
 """Top-level folders that an installed package carries inside itself."""
 
 

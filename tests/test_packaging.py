@@ -20,7 +20,7 @@ from tests.e2e.server import CHECKOUT, Server, environment, running
 
 pytestmark = pytest.mark.slow
 
-ASSETS = ("templates", "static", "systemd")
+ASSETS = ("templates", "static", "systemd", "docs")
 
 
 def run(*command: str | Path, cwd: Path) -> str:

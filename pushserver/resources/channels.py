@@ -249,6 +249,8 @@ class EventsResource(LeafResource):
             return upgrade(self._context, request, names)
         if is_page:
             vary(request, b"Accept")
+            if len(names) > MOST_ON_A_PAGE:
+                raise Refusal(400, f"{len(names)} channels, expected at most {MOST_ON_A_PAGE}")
             return live_page(self._context, request, names, ".")
         return respond(
             self._context, request, representation(self._context.fragments, request, names), names
@@ -393,6 +395,8 @@ def stream_maker(
     return make_stream
 
 
+MOST_ON_A_PAGE = 32
+"""The most channels on one live page."""
 OFFERS = (JSON, EVENT_STREAM, LINES, HTML)
 """The media types of a channel."""
 NAMES = {EVENT_STREAM: "sse", LINES: "http_stream"}

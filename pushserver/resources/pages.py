@@ -29,7 +29,7 @@ SOCKET_IO = "vendor/socket.io-client-4.8.4"
 
 
 def asset_folder(name: str) -> Path:
-    """The folder `templates` or `static`: in the package, or beside it in a checkout."""
+    """The folder `templates`, `static` or `docs`: in the package, or beside it in a checkout."""
     package = Path(str(files("pushserver")))
     for folder in (package / name, package.parent / name):
         if folder.is_dir():

@@ -70,6 +70,7 @@ TYPES = {
     for suffix, kind in _TYPES.items()
 }
 
+_DOCUMENT_TYPES = {**TYPES, ".md": TYPES[".txt"]}
 
 _POLICY = b"content-security-policy"
 
@@ -228,6 +229,14 @@ class PublicFiles(StaticFiles):
 
     def _variants(self, version: FileVersion) -> Variants | None:
         return _cache.get(self.path, version) if _suffix(self.path) in COMPRESSED else None
+
+
+class Documents(PublicFiles):
+    """The server's documents, as text that browsers show."""
+
+    def __init__(self, path: str, root: str = ""):
+        super().__init__(path, root)
+        self.contentTypes = _DOCUMENT_TYPES
 
 
 class StyleResource(LeafResource):

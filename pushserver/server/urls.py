@@ -33,6 +33,7 @@ from pushserver.resources.root import (
 )
 from pushserver.resources.socketio import SocketIOResource
 from pushserver.resources.static import (
+    Documents,
     OverlaidFiles,
     OwnPublicFiles,
     PublicFiles,
@@ -146,6 +147,7 @@ def static_files(own: str, page: Page) -> tuple[str, StaticFiles]:
     style = page_style(page).encode()
     if style:
         files.putChild(COLOURS.encode(), StyleResource(style))
+    files.putChild(b"pushserver-docs", Documents(str(asset_folder("docs"))))
     # Pages of users use this name, without a version.
     files.putChild(b"centrifuge.js", PublicFiles(os.path.join(static, CLIENT)))
     return static, files

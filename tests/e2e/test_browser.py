@@ -233,9 +233,7 @@ class TestThePage:
         page = visits.open(color_scheme=scheme, reduced_motion="reduce")
         state(page, "live")
         wait_for_graph(page)
-        page.evaluate(AXE.read_text("utf-8"))
-        found = page.evaluate("axe.run()")
-        assert [describe(violation) for violation in found["violations"]] == []
+        axe_finds_nothing(page)
         assert page.locator("[aria-live], [role=status], [role=log]").count() >= 1
 
     def test_does_not_jump_while_it_fills(self, visits: Visits) -> None:
@@ -295,6 +293,21 @@ class TestSeveralChannels:
         page = visits.open("events?channel=one&channel=%24private")
         expect(page.locator("#state-text")).to_have_text(re.compile(r"^Live, without \$private \("))
         expect(page.locator("#list li[data-offset]")).not_to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_other_pages_are_accessible(visits: Visits, scheme: str) -> None:
+    visits.allow("404")
+    for path, ready in (
+        ("channels/", "#channels tbody tr"),
+        ("nowhere", ".error-status"),
+        ("channels/quiet", "#empty:not([hidden])"),
+    ):
+        page = visits.open(path, color_scheme=scheme, reduced_motion="reduce")
+        expect(page.locator(ready).first).to_be_visible()
+        for summary in page.locator("details:visible > summary").all():
+            summary.click()
+        axe_finds_nothing(page)
 
 
 def axe_finds_nothing(page: Page) -> None:

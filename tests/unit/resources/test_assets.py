@@ -37,7 +37,7 @@ def test_pages_load_the_sources_after_a_change(copy: Path, name: str) -> None:
     file.unlink()
     assets = Assets(copy)
     assert not assets.scripts_bundled
-    page = Pages(float, TemplateFailures(float, float), assets).channel("a", ".", 1, True)
+    page = Pages(float, TemplateFailures(float, float), assets).channel(("a",), ".", 1)
     assert page.preload == ""
     html = page.html.decode()
     assert 'src="./static/js/live.js"' in html
@@ -48,7 +48,7 @@ def test_pages_load_the_sources_after_a_change(copy: Path, name: str) -> None:
 @pytest.mark.parametrize("bundled", [True, False])
 def test_each_file_of_a_page_exists(bundled: bool) -> None:
     pages = Pages(float, TemplateFailures(float, float), Assets(STATIC, bundled))
-    documents = (pages.channel("a", ".", 1, True), pages.channels("."))
+    documents = (pages.channel(("a",), ".", 1), pages.channels("."))
     for html in (*(document.html for document in documents), pages.error(404, "x", "y")):
         named = re.findall(r'(?:src|href)="\./static/([^"?]+)[^"]*"', html.decode())
         assert len(named) > 3

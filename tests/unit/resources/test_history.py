@@ -356,6 +356,9 @@ class TestSeveralChannels:
         assert bare.headers["content-type"] == [SSE]
         assert server.get("/events?channel=a%20b", accept=BROWSER).status == 400
         assert server.get("/events", accept=BROWSER).status == 400
+        many = "&".join(f"channel=c{n}" for n in range(33))
+        refused = server.get(f"/events?{many}", accept=BROWSER)
+        assert b"33 channels, expected at most 32" in refused.body
 
 
 def test_a_stream_of_lines_gets_the_reason_of_its_reset() -> None:

@@ -156,7 +156,7 @@ def test_in_development_a_page_has_its_error_and_changes_count_at_once(
     pages = Pages(float, TemplateFailures(float, float), development=True)
     pages.use(str(templates), "", Page())
     with pytest.raises(Refusal) as failed:
-        pages.channel("a", ".", 1, True)
+        pages.channel(("a",), ".", 1)
     assert failed.value.http_status == 500
     assert str(failed.value).splitlines() == [
         "channel.html, line 3: UndefinedError: 'nothing' is undefined",
@@ -170,7 +170,7 @@ def test_in_development_a_page_has_its_error_and_changes_count_at_once(
     ]
     assert str(failed.value) in trouble.take()[0]
     file.write_text("new, and longer")
-    assert pages.channel("a", ".", 1, True).html == b"new, and longer"
+    assert pages.channel(("a",), ".", 1).html == b"new, and longer"
 
 
 def test_templates_are_read_once_and_again_with_the_configuration(templates: Path) -> None:
@@ -178,13 +178,13 @@ def test_templates_are_read_once_and_again_with_the_configuration(templates: Pat
     file.write_text("one")
     pages = Pages(float, TemplateFailures(float, float))
     pages.use(str(templates), "", Page())
-    assert pages.channel("a", ".", 1, True).html == b"one"
+    assert pages.channel(("a",), ".", 1).html == b"one"
     file.write_text("two, and longer")
-    assert pages.channel("a", ".", 1, True).html == b"one"
+    assert pages.channel(("a",), ".", 1).html == b"one"
     pages.use(str(templates), "", Page())
-    assert pages.channel("a", ".", 1, True).html == b"two, and longer"
+    assert pages.channel(("a",), ".", 1).html == b"two, and longer"
     pages.use("", "", Page())
-    assert b"<!doctype html>" in pages.channel("a", ".", 1, True).html
+    assert b"<!doctype html>" in pages.channel(("a",), ".", 1).html
 
 
 def test_a_slow_template_takes_a_part_of_the_time(templates: Path, trouble: Trouble) -> None:
@@ -198,9 +198,9 @@ def test_a_slow_template_takes_a_part_of_the_time(templates: Path, trouble: Trou
     pages = Pages(clock, TemplateFailures(float, clock))
     pages.use(str(templates), "", Page())
     for _ in range(5):
-        pages.channel("a", ".", 1, True)
+        pages.channel(("a",), ".", 1)
     with pytest.raises(Refusal) as failed:
-        pages.channel("a", ".", 1, True)
+        pages.channel(("a",), ".", 1)
     assert (failed.value.http_status, failed.value.headers) == (503, {"retry-after": "1"})
     [line] = trouble.take()
     assert "takes more than 25% of the time of the server" in line

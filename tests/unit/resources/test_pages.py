@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import pushserver.resources.pages
 from pushserver.resources.pages import Pages, asset_folder
 from pushserver.resources.template_failures import TemplateFailures
+from tests.unit.fakes.web import BROWSER, Server
 
 
 def test_the_folders_are_beside_the_package_in_a_checkout_and_else_in_it(
@@ -59,3 +61,14 @@ def test_a_template_without_a_value_fails() -> None:
     pages: Any = Pages(float, TemplateFailures(float, float))
     with pytest.raises(Exception, match="undefined"):
         pages._render("error.html", status=404)
+
+
+def test_the_documents_that_a_page_links_are_there() -> None:
+    server = Server()
+    page = server.get("/channels/numbers", accept=BROWSER).body.decode()
+    links = re.findall(r'href="\.\.(/static/pushserver-docs/[^"]+)"', page)
+    assert len(links) == 3
+    for link in links:
+        answer = server.get(link, "HEAD")
+        assert (answer.status, answer["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert server.get("/static/pushserver-docs/").status == 404
