@@ -8,6 +8,7 @@ export function timeButton({ time, offset, channel }, now) {
   const button = element("button", "row-open");
   button.type = "button";
   button.tabIndex = -1;
+  button.ariaHasPopup = "dialog";
   const when = element("time", "row-when", clock(time, now));
   when.dateTime = instant(time);
   const where = [channel, offset === undefined ? "" : `offset ${offset}`].filter(Boolean);
