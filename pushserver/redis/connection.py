@@ -18,6 +18,7 @@ from pushserver.channels.history import new_epoch
 from pushserver.config.redis_url import SENTINEL_RULE, Address
 from pushserver.errors import PushServerError
 from pushserver.redis import (
+    agreement_scripts,
     lease_scripts,
     node_scripts,
     presence_scripts,
@@ -33,7 +34,14 @@ from pushserver.redis.sentinel import NoMaster, Sentinels
 
 SCRIPTS = tuple(
     script
-    for module in (scripts, upkeep_scripts, lease_scripts, node_scripts, presence_scripts)
+    for module in (
+        scripts,
+        upkeep_scripts,
+        lease_scripts,
+        node_scripts,
+        presence_scripts,
+        agreement_scripts,
+    )
     for script in module.SCRIPTS
 )
 TEXTS = tuple(script.text for script in SCRIPTS)
@@ -66,6 +74,12 @@ class Place(Protocol):
 
     def check(self, found: str) -> None:
         """Raise Unfit if the node must not use a server with this place; empty for none."""
+
+    async def enter(self, session: Session) -> None:
+        """Raise Unfit if the node must not use this server."""
+
+    async def work(self) -> None:
+        """Do what is due; called again and again."""
 
 
 class NameTaken(Unfit):
@@ -140,11 +154,11 @@ class Session:
     server: str = ""
 
 
-Enter = Callable[[Send, str], Coroutine[Any, Any, None]]
-"""Called with a connection and its run."""
+Enter = Callable[[Session], Coroutine[Any, Any, None]]
+"""Called with a session that is not used yet."""
 
 
-async def _enter_nothing(send: Send, run: str) -> None:
+async def _enter_nothing(session: Session) -> None:
     """No-op."""
 
 
@@ -319,8 +333,9 @@ class Connection:
         run = server.run + KEEPS if server.keeps else server.run
         call = scripts.attach(self._keys, run, new_epoch(), keep, self._node, self._known(), layout)
         attached = scripts.attached_of(await send(call.evalsha))
-        await self._enter(send, run)
-        return Session(send, run, attached, str(self._place))
+        session = Session(send, run, attached, str(self._place))
+        await self._enter(session)
+        return session
 
     def _of_place(self, text: str, short: str = AWAY) -> Problem:
         """A problem of the server; with its address, if the configuration does not have it."""

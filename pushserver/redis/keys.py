@@ -10,7 +10,8 @@ class Keys:
     belongs to, with a `+` if that writes each answer to its file),
     `epoch`, `seq`, `layout`, and `b<bucket>` for each bucket of `channels.forgotten.Forgotten`.
     `place` is a hash with the place of this server among several, as `shards`
-    (`Placement.layout`). Its name has the prefix of the first one in each of them.
+    (`Placement.layout`). Its name has the prefix of the first one in each of them. `agreed` is a
+    hash: the epoch of each shard, and the time (ms) until which a node has said so.
     `log` is the stream of all publications, `<seq>-0`, and of all clears, `<seq>-<number>`.
     `due` is a sorted set of all channels: the time (ms) at which `sweep` has to look at each.
     `nodes` is a hash: the last counter of each node, and its time. `memory` is a hash: what each
@@ -27,6 +28,7 @@ class Keys:
         self._prefix = prefix.encode() + b":"
         self.meta = self._prefix + b"m"
         self.place = (first or prefix).encode() + b":m"
+        self.agreed = self._prefix + b"e"
         self.log = self._prefix + b"log"
         self.due = self._prefix + b"x"
         self.nodes = self._prefix + b"w"

@@ -8,7 +8,6 @@ place than in its own list.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pushserver.channels.placement import Placement
 from pushserver.redis.connection import Unfit
@@ -59,18 +58,3 @@ class Layout:
         missing = [n for n in range(self._placement.count) if n not in self._seen]
         if not found and missing:
             raise Waits(f"it is in no list yet, and waits for shard {missing[0]}, which is away")
-
-
-@dataclass(frozen=True, slots=True)
-class ShardPlace:
-    """The place of one server (`connection.Place`)."""
-
-    all: Layout
-    shard: int
-
-    @property
-    def layout(self) -> str:
-        return self.all.of(self.shard)
-
-    def check(self, found: str) -> None:
-        self.all.check(self.shard, found)

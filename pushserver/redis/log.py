@@ -15,7 +15,6 @@ from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.redis_url import Address
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Point
-from pushserver.redis.commands import Send
 from pushserver.redis.connection import Connection, Place, Session, new_node
 from pushserver.redis.dial import ANSWER_SECONDS
 from pushserver.redis.keys import Keys
@@ -78,7 +77,7 @@ class RedisLog:
         self._address = address
         self._reactor = reactor
         self._seconds = seconds
-        own = keys or Keys()
+        self.keys = own = keys or Keys()
         self._writer = Writer(
             own,
             self.node,
@@ -125,6 +124,7 @@ class RedisLog:
         )
         """The nodes."""
         self._is_first = shard == 0
+        self._place = place
 
         def connection(made: Callable[[Session], None], lost: Callable[[], None]) -> Connection:
             return self.make_connection(
@@ -159,9 +159,16 @@ class RedisLog:
         self._told: set[str] = set()
         self._waiting: set[Deferred[None]] = set()
 
-    async def _enter(self, send: Send, run: str) -> None:
+    async def _enter(self, session: Session) -> None:
         if self._is_first:
-            await self.registry.enter(send, run)
+            await self.registry.enter(session.send, session.run)
+        if self._place is not None:
+            await self._place.enter(session)
+
+    @property
+    def session(self) -> Session | None:
+        """That of the writer, if there is one."""
+        return self._writer.session
 
     def _known(self) -> list[Known]:
         return [self._writer.known, self._tail.known]
@@ -327,6 +334,7 @@ class RedisLog:
                 if self._is_first
                 else ()
             ),
+            *(() if self._place is None else (self._place.work(),)),
             self._writing.check(),
             *([] if self._watch is None else [self._watch.work()]),
         ):

@@ -7,6 +7,7 @@ and what sources remember.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -15,10 +16,35 @@ from twisted.python.failure import Failure
 from pushserver.channels.placement import Placement
 from pushserver.channels.publication import Draft, Receipt
 from pushserver.hub.follower import Follower, Point
-from pushserver.redis.layout import Layout, ShardPlace
+from pushserver.redis.agreement import Agreement
+from pushserver.redis.connection import Session
+from pushserver.redis.layout import Layout
 from pushserver.redis.log import RedisLog
 from pushserver.redis.scripts import Bounds
 from pushserver.redis.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlace:
+    """The place of one server (`connection.Place`)."""
+
+    layouts: Layout
+    agreement: Agreement
+    shard: int
+
+    @property
+    def layout(self) -> str:
+        return self.layouts.of(self.shard)
+
+    def check(self, found: str) -> None:
+        self.layouts.check(self.shard, found)
+
+    async def enter(self, session: Session) -> None:
+        await self.agreement.enter(self.shard, session)
+
+    async def work(self) -> None:
+        await self.agreement.work(self.shard)
+
 
 MakeLog = Callable[[int, ShardPlace], RedisLog]
 
@@ -29,10 +55,13 @@ class ShardedLog:
     `make_log` makes that of a shard.
     """
 
-    def __init__(self, placement: Placement, make_log: MakeLog):
+    def __init__(self, placement: Placement, make_log: MakeLog, monotonic: Callable[[], float]):
         self._shard_of = placement
-        layout = Layout(placement, self._leave)
-        self.logs = [make_log(shard, ShardPlace(layout, shard)) for shard in range(placement.count)]
+        layout, agreement = Layout(placement, self._leave), Agreement(lambda: self.logs, monotonic)
+        self.logs = [
+            make_log(shard, ShardPlace(layout, agreement, shard))
+            for shard in range(placement.count)
+        ]
         first = self.logs[0]
         self.node = first.node
         self.registry = first.registry

@@ -93,7 +93,7 @@ class BrokerParts(Service):
         if len(keys) == 1:
             self.log = make_log(0)
         else:
-            self.log = ShardedLog(settings.placement, make_log)
+            self.log = ShardedLog(settings.placement, make_log, monotonic)
         self.node_name = settings.name or self.log.node
         """The name of this server among the others."""
         self.follower = Follower(history, Metrics(), self.log, monotonic)

@@ -75,7 +75,7 @@ class Node:
             self.logs = [self.log]
             history = History(lambda name: options, "none")
         else:
-            self.log = ShardedLog(placement, make_log)
+            self.log = ShardedLog(placement, make_log, timer.seconds)
             self.logs = self.log.logs
             history = ShardedHistory(lambda name: options, placement, len(urls))
         follower = Follower(history, Metrics(), self.log, timer.seconds)

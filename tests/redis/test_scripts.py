@@ -14,6 +14,7 @@ from pushserver.channels.forgotten import bucket
 from pushserver.channels.publication import ClientInfo, Draft
 from pushserver.hub.follower import Image, Point
 from pushserver.redis import scripts
+from pushserver.redis.agreement_scripts import Claim, agree, others_of
 from pushserver.redis.rows import Appended, Cleared, Ordered
 from pushserver.redis.script import EMPTY_MS
 from pushserver.redis.scripts import Attached, Bounds, Numbered
@@ -430,7 +431,9 @@ class TestRefusedWrites:
     def test_memory_can_be_freed(self, node: Timed, redis: Connection) -> None:
         self.fill(node)
         node.run = "run2"
-        assert node.attach("e2") == Attached("e2", 3, 3)
+        assert node.attach("e2", shards="0/2") == Attached("e2", 3, 3)
+        claims = [Claim(0, "e2", "")]
+        assert others_of(node.call(agree(KEYS, node.run, claims, 10_000))) == []
         assert node.clear("c") == (1, 3, 1)
         self.permit(node)
         node.set_clock(NOON + 10_000)
@@ -620,3 +623,28 @@ def test_orders_are_entries_between_publications(node: Node) -> None:
     assert places == [b"0-1", b"1-0", b"1-1", b"1-2", b"1-3", b"2-0"]
     entries = node.log()
     assert [entry.order for entry in entries if isinstance(entry, Ordered)] == [b"0", b"1", b"2"]
+
+
+class TestAgree:
+    """Nodes say which epoch each shard has."""
+
+    def others(self, node: Node, *claims: tuple[int, str, str]) -> list[int]:
+        own = [Claim(*claim) for claim in claims]
+        return others_of(node.call(agree(KEYS, node.run, own, 10_000)))
+
+    def test_another_epoch_is_told_unless_it_followed(self, node: Timed) -> None:
+        assert self.others(node, (0, "e1", ""), (1, "x", "")) == []
+        assert self.others(node, (0, "e1", ""), (1, "y", "w;")) == [1]
+        assert self.others(node, (1, "y", "w;x;")) == []
+        assert self.others(node, (1, "x", "w;"), (0, "z", "")) == [1, 0]
+
+    def test_what_nobody_says_any_more_is_over(self, node: Timed) -> None:
+        assert self.others(node, (1, "x", "")) == []
+        node.set_clock(NOON + 9_999)
+        assert self.others(node, (1, "y", "")) == [1]
+        node.set_clock(NOON + 10_000)
+        assert self.others(node, (1, "y", "")) == []
+        assert self.others(node, (1, "x", "")) == [1]
+
+    def test_node_of_another_run_says_nothing(self, node: Timed, redis: Connection) -> None:
+        refuses(redis, "FENCED", lambda: node.call(agree(KEYS, "run9", [Claim(0, "e", "")], 1)))

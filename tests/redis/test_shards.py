@@ -14,6 +14,7 @@ import pytest
 
 from pushserver.channels.publication import Draft
 from pushserver.errors import Unavailable
+from pushserver.redis.state import State
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import LINES, Reading, ask, publish
 from tests.redis.crew import Crew
@@ -214,6 +215,32 @@ def test_stream_over_both_goes_on_at_any_server_and_one_redis_fails_alone(
     assert (reset["reset"]["reason"], reset["reset"]["channels"]) == ("epoch", [RIGHT])
     assert missed["data"] == "missed"
     stream.close()
+
+
+def test_another_redis_in_the_place_of_one_is_not_used(
+    tmp_path: Path, crew: Crew, redis: RedisServer
+) -> None:
+    def problem(node: CrewNode, shard: int) -> str:
+        state: State = node.logs[shard].state
+        return "" if state.attached else state.reason
+
+    async def settled(node: CrewNode, strange: int) -> None:
+        await crew.until(lambda: "another Redis" in problem(node, strange))
+        await crew.until(lambda: not problem(node, 1 - strange))
+
+    with two(tmp_path) as (left, right):
+
+        async def main() -> None:
+            crew.add(urls(left, right))
+            await crew.attached()
+            for servers, strange in (([left, redis], 1), ([redis, right], 0)):
+                node = crew.add(urls(*servers))
+                await settled(node, strange)
+                node.log.stop()
+                redis.connection("FLUSHALL")
+            assert problem(crew.nodes[0], 0) == problem(crew.nodes[0], 1) == ""
+
+        crew.run(main)
 
 
 def test_server_with_another_list_takes_no_part(servers: Servers, redis: RedisServer) -> None:

@@ -182,6 +182,8 @@ BOUNDS = {
     "cluster.messages.Follow.names": "one message",
     "config.settings.Broker.shards": CONFIGURED,
     "redis.layout.Layout._seen": "MOST_LOGS",
+    "redis.agreement.Agreement._claims": "MOST_LOGS",
+    "redis.agreement.Agreement._told": "MOST_LOGS",
     "redis.layout.Layout._wrong": "MOST_LOGS",
     "redis.shards.ShardedLog.logs": "MOST_LOGS",
     "redis.shards.ShardedLeases._complete": "sources",

@@ -16,9 +16,9 @@ from pushserver.config.redis_url import Address
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower
 from pushserver.hub.metrics import Metrics
-from pushserver.redis.layout import Layout, Misplaced, ShardPlace, Waits
+from pushserver.redis.layout import Layout, Misplaced, Waits
 from pushserver.redis.log import RedisLog
-from pushserver.redis.shards import ShardedLeases, ShardedLog
+from pushserver.redis.shards import ShardedLeases, ShardedLog, ShardPlace
 from pushserver.redis.state import State, combined
 from tests.unit.cluster.test_follower_model import WIDE
 from tests.unit.fakes.cluster import run
@@ -36,7 +36,7 @@ class World:
     def __init__(self) -> None:
         self.time, self.clock = Time(), Clock()
         self.servers = [FakeRedis(self.time) for _ in range(2)]
-        self.log = ShardedLog(PLACEMENT, self._make_log)
+        self.log = ShardedLog(PLACEMENT, self._make_log, self.clock.seconds)
         options = WIDE
         history = ShardedHistory(lambda name: options, PLACEMENT, 2)
         follower = Follower(history, Metrics(), self.log, self.time.seconds)
@@ -172,7 +172,7 @@ class Places:
         self.all = Layout(Placement(3, {}), lambda reason, short: self.left.append(reason))
 
     def check(self, shard: int, found: str) -> None:
-        ShardPlace(self.all, shard).check(found)
+        self.all.check(shard, found)
 
 
 def test_new_servers_are_used_when_all_are_known() -> None:
