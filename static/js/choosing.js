@@ -1,9 +1,8 @@
 // The controls of the live page: view, fields, axes, time, filter and rows. They are also in the URL.
 
-import { MOST_FIELDS, readChoice, ROWS, spanText, writeChoice } from "./choice.js";
+import { MOST_FIELDS, readChoice, spanText, writeChoice } from "./choice.js";
 import { element, setText } from "./dom.js";
 
-const SPANS = [10, 60, 300, 900, 3600, 86_400]; // seconds
 const WRITE_MS = 300; // browsers refuse more than some hundred changes of the URL in half a minute
 
 /** Holds the `choice` of the reader; calls `onChange(name)` with the part of it that has changed. */
@@ -44,12 +43,11 @@ export class Choosing {
     const { choice } = this;
     document.documentElement.dataset.view = choice.view;
     views.querySelector(`[value="${choice.view}"]`).checked = true;
-    const spans = new Set([...SPANS, choice.seconds].filter((span) => span > 0));
-    const options = [...spans].sort((one, other) => one - other).map((span) => new Option(`Last ${spanText(span)}`, span));
-    seconds.replaceChildren(new Option("All events", 0), ...options);
-    seconds.value = String(choice.seconds);
+    const span = String(choice.seconds);
+    const isUsual = [...seconds.options].some(({ value }) => value === span);
+    if (!isUsual) seconds.append(new Option(`Last ${spanText(choice.seconds)}`, span));
+    seconds.value = span;
     filter.value = choice.filter;
-    rows.replaceChildren(...ROWS.map((number) => new Option(`${number} rows`, number)));
     rows.value = String(choice.rows);
   }
 

@@ -47,3 +47,40 @@ def test_memory_does_not_grow(site: Site, view: str) -> None:
     for name, share in {"Nodes": 1.1, "JSEventListeners": 1.1, "JSHeapUsedSize": 1.25}.items():
         assert after[name] <= before[name] * share, (name, before[name], after[name])
     assert before["JSEventListeners"] < 500
+
+
+HIDING = """
+  let away = false;
+  const frames = [];
+  const request = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (onFrame) => (away ? frames.push(onFrame) : request(onFrame));
+  Object.defineProperty(document, "hidden", {get: () => away});
+  Object.defineProperty(document, "visibilityState", {get: () => (away ? "hidden" : "visible")});
+  window.hide = (now) => {
+    away = now;
+    document.dispatchEvent(new Event("visibilitychange"));
+    if (!away) frames.splice(0).forEach((onFrame) => request(onFrame));
+  };
+"""
+
+
+def test_page_that_was_hidden_takes_one_step(site: Site) -> None:
+    site.run_first(HIDING)
+    site.publish(1, 2, 3)
+    page = site.open("fast")
+    seen = page.locator("#events-seen")
+    expect(seen).to_have_text("3")
+    page.evaluate("""() => {
+      window.steps = [];
+      new MutationObserver(() => steps.push(document.querySelector("#list li").dataset.offset))
+        .observe(document.querySelector("#list"), {childList: true});
+      hide(true);
+    }""")
+    for first in range(0, 5_000, 500):
+        site.publish_together(*range(first, first + 500))
+    # The title is visible also when the page is not.
+    expect(page).to_have_title("4999 · fast")
+    expect(seen).to_have_text("3")
+    page.evaluate("hide(false)")
+    expect(seen).to_have_text("5,003")
+    assert page.evaluate("window.steps") == ["5003"]
