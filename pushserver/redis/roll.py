@@ -127,6 +127,8 @@ class Roll:
 
     def _fire(self) -> None:
         self._timer = None
+        if not self._changes:
+            return
         Deferred.fromCoroutine(self._tell()).addErrback(
             lambda failure: self._log.failure(
                 "the presence in Redis failed", failure, event_name="redis_failed"
@@ -221,10 +223,7 @@ class Roll:
 
     def _put_back(self, told: dict[Key, tuple[ClientInfo | None, bool]]) -> None:
         """Tell of these again, which Redis may know of: before the later ones."""
-        later, self._changes = self._changes, {}
-        for key, (info, _) in told.items():
-            if key not in later:
-                self._changes[key] = info, True
+        later, self._changes = self._changes, {key: (told[key][0], True) for key in told}
         for key, (info, is_known) in later.items():
             self._changes[key] = info, is_known or key in told
 

@@ -26,7 +26,8 @@ SHAS = {script.sha: TIMED[script.name].sha for script in SCRIPTS}
 class Real:
     """A real server in place of `tests.unit.fakes.redis.FakeRedis`, with the clock of the test."""
 
-    def __init__(self, server: RedisServer):
+    def __init__(self, server: RedisServer, keys: Keys = KEYS):
+        self._keys = keys
         self.now: Callable[[], float] = lambda: 1_000.0
         self.run = "run0"
         self.keeps = False
@@ -36,7 +37,6 @@ class Real:
         self._runs = count(1)
         self._epochs = count(1)
         self._time = 0
-        self.flush()
         for script in TIMED.values():
             self._redis("SCRIPT", "LOAD", script.text)
 
@@ -59,7 +59,9 @@ class Real:
 
     def beat(self, node: bytes) -> None:
         """The node tells about itself."""
-        self.execute(node_scripts.beat(KEYS, self.run, node.decode(), "", 10_000, b"{}").evalsha)
+        self.execute(
+            node_scripts.beat(self._keys, self.run, node.decode(), "", 10_000, b"{}").evalsha
+        )
 
     def save(self) -> None:
         """No-op: it loses all or nothing."""
@@ -74,17 +76,18 @@ class Real:
         self._time = 0
 
     def trim(self, length: int) -> None:
-        self._redis("XTRIM", KEYS.log, "MAXLEN", length)
+        self._redis("XTRIM", self._keys.log, "MAXLEN", length)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_scripts_do_what_those_of_the_model_do(shared_redis: RedisServer, seed: int) -> None:
     real = Real(shared_redis)
+    real.flush()
     random = Random(seed)
     most = random.choice([LIMIT, 100])
     with Log(LogLevel.warn) as trouble:
-        world = World(real)
-        play(world, program(random, 80, most), most > LIMIT)
+        world = World(real, crowds=most > LIMIT)
+        play(world, program(random, 80, most))
     known = "no connection to Redis at ", "the log in Redis does not continue "
     assert [line for line in trouble.take() if not line.startswith(known)] == []
     left = shared_redis.connection("KEYS", "{ps0}:p*")

@@ -8,7 +8,7 @@ import pytest
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import ClientInfo
-from pushserver.errors import LimitExceeded
+from pushserver.errors import LimitExceeded, Unavailable
 from pushserver.sessions.callbacks import Broadcast, ClientSession, Invitation
 from tests.unit.fakes.cluster import Cluster, Edge, result, say
 from tests.unit.fakes.socketio import IoClient
@@ -51,6 +51,20 @@ def test_clients_of_all_followers_are_present_everywhere(cluster: Cluster) -> No
         (reply,) = say(cluster, client, {"id": 9, "presence_stats": {"channel": "numbers"}})
         assert reply["presence_stats"]["num_clients"] == 2
         assert edge.node.hub.size("numbers") == 1
+
+
+@pytest.mark.parametrize("command", ["presence", "presence_stats"])
+def test_presence_that_the_author_cannot_tell_is_refused(
+    cluster: Cluster, edge: Edge, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(channel: str) -> None:
+        raise Unavailable("Redis is away", "broker")
+
+    for name in ("clients", "stats"):
+        monkeypatch.setattr(cluster.node.presence, name, refuse)
+    client = joined(cluster, edge)
+    (reply,) = say(cluster, client, {"id": 8, command: {"channel": "numbers"}})
+    assert "Redis is away" in reply["error"]["message"]
 
 
 def test_subscriber_that_leaves_is_present_nowhere(cluster: Cluster, edge: Edge) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +18,8 @@ from pushserver.cluster.measures import Measures
 from pushserver.cluster.messages import Frames, FromAuthor, FromFollower
 from pushserver.cluster.uplink import Uplink
 from pushserver.hub.broker import Broker
+from pushserver.hub.hub import Hub
+from pushserver.hub.presence import Presence
 from pushserver.server.follower_parts import make_follower_parts
 from pushserver.server.meter import Meter
 from pushserver.server.pulse import Pulse
@@ -121,10 +123,12 @@ class Cluster:
         edges: int,
         handlers: Handlers | None = None,
         events: Iterable[tuple[str, str]] = (),
+        make_presence: Callable[[Hub, int], Presence] = Presence,
     ):
         self.time = time
         self.handlers = handlers
         self.events = events
+        self.make_presence = make_presence
         self.edges = [Edge(options, time, worker=n) for n in range(1, edges + 1)]
         self.restart(broker)
         for edge in self.edges:
@@ -135,7 +139,13 @@ class Cluster:
         """Replace the author by another process with this broker; all links end."""
         for edge in self.edges:
             edge.cut()
-        self.node = make_node(time=self.time, broker=broker, run=run, handlers=self.handlers)
+        self.node = make_node(
+            time=self.time,
+            broker=broker,
+            run=run,
+            handlers=self.handlers,
+            make_presence=self.make_presence,
+        )
         meter = Meter(self.node, Unsent(), Pulse(self.time.seconds))
         self.measures = Measures(meter.measure)
         self.author = Author(self.node, self.events, self.measures)
