@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pushserver.channels.placement import Placement
 from pushserver.channels.publication import Draft
 from pushserver.errors import Unavailable
 from pushserver.redis.state import State
@@ -123,28 +124,29 @@ class Servers:
     """Two servers with both Redis; the second one has workers."""
 
     def __init__(self, folder: Path, left: RedisServer, right: RedisServer):
-        self.folder, self.left, self.right = folder, left, right
-        self.here = self.add("here", urls(left, right))
-        self.there = self.add("there", urls(left, right), TEXT + "[server]\nworkers = 2\n")
+        self.left, self.right = left, right
+        places, workers = urls(left, right), "[server]\nworkers = 2\n"
+        self.here = Node(folder / "here", places, TEXT)
+        self.there = Node(folder / "there", places, TEXT + workers)
+
+    def start(self) -> None:
+        for node in (self.here, self.there):
+            node.start()
         for node in (self.here, self.there):
             wait_until(node.is_ready)
 
-    def add(self, name: str, places: str, text: str = TEXT) -> Node:
-        node = Node(self.folder / name, places, text)
-        node.start()
-        return node
 
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    with two(tmp_path) as (left, right):
-        nodes: list[Node] = []
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Two running servers; a test leaves them attached to both Redis."""
+    folder = tmp_path_factory.mktemp("servers")
+    with two(folder) as (left, right):
+        made = Servers(folder, left, right)
         try:
-            made = Servers(tmp_path, left, right)
-            nodes = [made.here, made.there]
+            made.start()
             yield made
         finally:
-            for node in nodes:
+            for node in (made.here, made.there):
                 node.kill()
 
 
@@ -173,7 +175,7 @@ def test_stream_over_both_goes_on_at_any_server_and_one_redis_fails_alone(
     stream = Reading(there, BOTH, LINES)
     first, second = (each["subscribed"] for each in objects(stream, 2))
     assert first["id"] == second["id"]
-    assert re.fullmatch(r"\w+:0,\w+:0", first["id"])
+    assert re.fullmatch(r"\w+:\d+,\w+:\d+", first["id"])
     receipts = [publish(here, channel, n) for n, channel in enumerate([LEFT, RIGHT, LEFT])]
     assert all("," not in receipt["id"] for receipt in receipts)
     rows = objects(stream, 3)
@@ -243,25 +245,49 @@ def test_another_redis_in_the_place_of_one_is_not_used(
         crew.run(main)
 
 
-def test_server_with_another_list_takes_no_part(servers: Servers, redis: RedisServer) -> None:
-    left, right, third = servers.left, servers.right, redis
-    wrong = {
-        "turned": (urls(right, left), TEXT),
-        "alone": (urls(right), "[sources]\n"),
-        "longer": (urls(left, right, third), TEXT),
-        "placed": (urls(left, right), TEXT.replace("right = 1", "right = 0")),
-    }
-    for name, (places, text) in wrong.items():
-        node = servers.add(name, places, text)
-        try:
-            wait_until(lambda node=node: "another list" in node.check()[1])  # type: ignore[misc]
-            assert node.check()[0] == 503
+@pytest.mark.parametrize("which", ["turned", "longer", "alone", "placed"])
+def test_node_with_another_list_takes_no_part(
+    tmp_path: Path, crew: Crew, redis: RedisServer, which: str
+) -> None:
+    with two(tmp_path) as (left, right):
+        wrong = {
+            "turned": [right, left],
+            "longer": [left, right, redis],
+            "alone": [right],
+            "placed": [left, right],
+        }
+
+        async def main() -> None:
+            first = crew.add(urls(left, right))
+            await crew.attached()
+            if which == "placed":
+                crew.placement = Placement(2, {"left": 1, "right": 1})
+            elif which == "longer":
+                crew.placement = Placement(3, SHARDS)
+            node = crew.add(urls(*wrong[which]))
+            await crew.until(lambda: all("broker.url" in log.state.reason for log in node.logs))
+            assert not any(log.state.attached for log in node.logs)
             for channel in (LEFT, RIGHT):
-                assert ask(node, "POST", f"channels/{channel}", b"0").status == 503
-            assert "give all servers the same broker.url" in node.log
-        finally:
-            node.kill()
+                with pytest.raises(Unavailable):
+                    await node.node.publish(Draft(channel, b"1"))
+                await first.node.publish(Draft(channel, b"1"))
+            node.log.stop()
+
+        crew.run(main)
+    assert redis.connection("KEYS", "*") == []
+
+
+def test_server_with_another_list_says_so(servers: Servers, tmp_path: Path) -> None:
+    node = Node(tmp_path / "turned", urls(servers.right, servers.left), TEXT)
+    node.start()
+    try:
+        wait_until(lambda: "another list" in node.check()[1])
+        assert node.check()[0] == 503
+        for channel in (LEFT, RIGHT):
+            assert ask(node, "POST", f"channels/{channel}", b"0").status == 503
+        assert "give all servers the same broker.url" in node.log
+    finally:
+        node.kill()
     for channel in (LEFT, RIGHT):
-        assert publish(servers.here, channel, 1)["offset"] == 1
+        publish(servers.here, channel, 1)
     assert servers.there.is_ready()
-    assert third.connection("KEYS", "*") == []
