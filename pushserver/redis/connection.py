@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from zlib import crc32
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
@@ -331,6 +332,9 @@ class Connection:
         # A server may write each answer to its file now, and not have done so in its last run.
         keep = server.keeps and before.endswith(KEEPS.encode())
         run = server.run + KEEPS if server.keeps else server.run
+        if layout:
+            # So nodes that are attached with another layout are fenced in the same step.
+            run = f"{crc32(layout.encode()):x}/{run}"
         call = scripts.attach(self._keys, run, new_epoch(), keep, self._node, self._known(), layout)
         attached = scripts.attached_of(await send(call.evalsha))
         session = Session(send, run, attached, str(self._place))

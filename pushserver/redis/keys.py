@@ -7,7 +7,8 @@ class Keys:
     """The keys under a prefix, whose braces keep them in one slot of a Redis Cluster.
 
     `meta` is a hash with the numbering: `run` (the run id of the Redis server that it
-    belongs to, with a `+` if that writes each answer to its file),
+    belongs to, with a `+` if that writes each answer to its file, and of several servers with a
+    hash of the place before it),
     `epoch`, `seq`, `layout`, and `b<bucket>` for each bucket of `channels.forgotten.Forgotten`.
     `place` is a hash with the place of this server among several, as `shards`
     (`Placement.layout`). Its name has the prefix of the first one in each of them. `agreed` is a

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from pushserver.channels.placement import Placement
 from pushserver.channels.publication import Draft
@@ -116,6 +117,54 @@ def test_source_of_one_node_publishes_to_both_and_no_other_one_does(
             right.kill()
             await crew.until(lambda: not there.logs[1].state.attached)
             assert there.log.leases.holds("s")
+
+        crew.run(main)
+
+
+def test_list_changes_when_each_redis_forgets_its_place(tmp_path: Path, crew: Crew) -> None:
+    with two(tmp_path) as (left, right):
+
+        async def main() -> None:
+            node = crew.add(urls(left, right))
+            await crew.attached()
+            before = [await node.node.publish(Draft(name, b"1")) for name in (LEFT, RIGHT)]
+            node.log.stop()
+            for server in (left, right):
+                assert server.connection("HDEL", "{ps0}:m", "shards") == 1
+            crew.placement = Placement(2, {"left": 1, "right": 1})
+            node = crew.add(urls(left, right))
+            await crew.until(lambda: all(log.state.attached for log in node.logs))
+            after = [await node.node.publish(Draft(name, b"1")) for name in (LEFT, RIGHT)]
+            # The first has moved, the second one has its history.
+            assert [receipt.offset for receipt in after] == [1, 2]
+            epochs = {receipt.epoch for receipt in (*before, *after)}
+            assert len(epochs) == 3
+            assert after[0].epoch == after[1].epoch
+
+        crew.run(main)
+
+
+def test_single_redis_becomes_the_first_of_two(tmp_path: Path, crew: Crew) -> None:
+    with two(tmp_path) as (left, right):
+
+        async def main() -> None:
+            single = crew.add(urls(left))
+            await crew.attached()
+            before = await single.node.publish(Draft(LEFT, b"1"))
+            node = crew.add(urls(left, right))
+            await crew.until(lambda: all(log.state.attached for log in node.logs))
+            after = await node.node.publish(Draft(LEFT, b"1"))
+            assert after.offset == 2
+            assert after.epoch != before.epoch
+            # One with the earlier list does not see the channels of the second one.
+            late = Deferred.fromCoroutine(single.node.publish(Draft(RIGHT, b"1")))
+            late.addErrback(lambda failure: failure.trap(Unavailable))
+            await crew.until(lambda: "SHARDS 0/2" in single.log.state.reason)
+            await crew.until(lambda: single.log.session is None)
+            with pytest.raises(Unavailable):
+                await single.node.publish(Draft(RIGHT, b"1"))
+            single.log.stop()
+            assert left.connection("EXISTS", "{ps0}:s:right:1") == 0
 
         crew.run(main)
 
