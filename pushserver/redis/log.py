@@ -27,7 +27,7 @@ from pushserver.redis.rows import Changed, Ordered
 from pushserver.redis.scripts import Bounds, Known
 from pushserver.redis.sentinel import Sentinels, Watch
 from pushserver.redis.state import State
-from pushserver.redis.tail import Tail
+from pushserver.redis.tail import PACE_SECONDS, Tail
 from pushserver.redis.upkeep import Upkeep
 from pushserver.redis.writer import Id, Writer
 
@@ -39,8 +39,6 @@ BEHIND_SECONDS = 1.0
 """A tail that has not come to the end of the log, nor moved, for this time is deaf."""
 REASONS = 10
 """The lines about one outage: one for each reason."""
-PAUSE_SECONDS = 0.01
-"""The pause before the next entry, while the fan-out has no room."""
 
 
 class RedisLog:
@@ -54,6 +52,7 @@ class RedisLog:
     """
 
     make_connection: Callable[..., Connection] = Connection
+    pace_seconds = PACE_SECONDS
     _log = Logger()
 
     def __init__(
@@ -97,6 +96,8 @@ class RedisLog:
             again=lambda reason: self._reading.again(reason),
             has_room=has_room,
             pause=self._wait,
+            hurries=lambda: self._writer.busy,
+            pace=self.pace_seconds,
             shard=shard,
         )
 
@@ -235,7 +236,9 @@ class RedisLog:
     # --- the log ---------------------------------------
 
     async def publish(self, draft: Draft) -> Receipt:
-        return await self._writer.publish(draft)
+        receipt = self._writer.publish(draft)
+        self._tail.hurry()
+        return await receipt
 
     async def clear(self, channel: str) -> None:
         await self._writer.clear(channel)
@@ -315,8 +318,10 @@ class RedisLog:
                 event_name="redis_attached",
             )
 
-    def _wait(self) -> None:
-        self._next_work = self._reactor.callLater(PAUSE_SECONDS, self._tail.work)
+    def _wait(self, seconds: float) -> None:
+        if self._next_work is not None and self._next_work.active():
+            self._next_work.cancel()
+        self._next_work = self._reactor.callLater(seconds, self._tail.work)
 
     # --- the checks ---------------------------------------
 

@@ -32,6 +32,14 @@ AT_ONCE = 512
 """The entries of one answer: some milliseconds of work."""
 BLOCK_SECONDS = 2.0
 """Without an entry, Redis answers after this time: so silence is a fault."""
+PACE_SECONDS = 0.005
+"""The least time between two reads, unless somebody here waits for an entry. The answer to a read
+that is under way comes at once; when entries keep coming, the next ones come several at a time.
+
+Each read costs Redis as much as some publications, and each node reads.
+"""
+PAUSE_SECONDS = 0.01
+"""The pause before the next entry, while the fan-out has no room."""
 LATE_BYTES = 64 * 2**20
 """The most bytes of entries that wait for the images of their channels."""
 ENTRY_BYTES = 600
@@ -127,7 +135,8 @@ class Tail:
 
     `ask` reads the images of channels, `again` ends the session, because it is wrong. `passed` is
     called after the follower had some entries, and when it gets no more. If `has_room` of a channel
-    is false after its entry, no further one is handled until `work`, and `pause` is called.
+    is false after its entry, no further one is handled until `work`. `pause` calls that after so
+    many seconds. `hurries` tells whether somebody here waits for an entry.
     `shard`: the number of the log.
     """
 
@@ -143,7 +152,9 @@ class Tail:
         passed: Callable[[], None],
         again: Callable[[str], None],
         has_room: Callable[[str], bool],
-        pause: Callable[[], None],
+        pause: Callable[[float], None],
+        hurries: Callable[[], bool],
+        pace: float = PACE_SECONDS,
         shard: int = 0,
     ):
         self.heard = 0.0
@@ -159,6 +170,10 @@ class Tail:
         self._again = again
         self._has_room = has_room
         self._pause = pause
+        self._hurries = hurries
+        self._pace = pace
+        self._asked = 0.0
+        self._paces = False
         self._shard = shard
         self.ordered: Callable[[Ordered], None] = lambda order: None
         """Called with each order."""
@@ -223,7 +238,7 @@ class Tail:
     def lost(self) -> None:
         """The session is over: the loads that wait fail."""
         self._session = None
-        self._reads = False
+        self._reads = self._paces = False
         self._entries.clear()
         loads, self._loads = self._loads, deque()
         self._late_bytes = 0
@@ -275,6 +290,8 @@ class Tail:
     def _read(self) -> None:
         session = self._session
         assert session is not None, "no session"
+        self._paces = False
+        self._asked = self._monotonic()
         read = session.send(
             [
                 b"XREAD",
@@ -325,9 +342,16 @@ class Tail:
         self._work()
 
     def work(self) -> None:
-        """Go on with the entries for which the fan-out had no room."""
+        """Go on after a pause."""
         if self._entries:
             self._work()
+        else:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Read now: somebody here waits for an entry."""
+        if self._paces:
+            self._read()
 
     def _work(self) -> None:
         """Handle the entries that have come, while the fan-out has room; then read further ones."""
@@ -336,7 +360,12 @@ class Tail:
         if session is not self._session:
             return
         if self._entries:
-            self._pause()
+            self._pause(PAUSE_SECONDS)
+            return
+        left = self._asked + self._pace - self._monotonic()
+        if left > 0 and not self._hurries():
+            self._paces = True
+            self._pause(left)
         else:
             self._read()
 

@@ -270,7 +270,7 @@ class Writer:
 
     async def settle(self) -> None:
         """Wait until every caller has its answer."""
-        if self._busy:
+        if self.busy:
             settled: Deferred[None] = Deferred()
             self._settled.append(settled)
             await settled
@@ -475,11 +475,12 @@ class Writer:
         self._look()
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
+        """Whether a caller waits for an answer."""
         return bool(self._waiting or self._behind or self._clears)
 
     def _settle(self) -> None:
-        if self._settled and not self._busy:
+        if self._settled and not self.busy:
             settled, self._settled = self._settled, []
             for each in settled:
                 each.callback(None)

@@ -288,6 +288,55 @@ def test_entries_wait_while_the_fan_out_has_no_room(world: World) -> None:
     assert values(watcher) == [1, 2, 3]
 
 
+class TestPace:
+    """Entries that keep coming are read several at a time, unless somebody waits for one."""
+
+    @pytest.fixture(autouse=True)
+    def paced(self, world: World) -> None:
+        world.members[0].log._tail._pace = tail.PACE_SECONDS
+
+    def reads(self, world: World) -> list[bytes]:
+        """The places from which the first member reads now."""
+        up = world.members[0].links[1]._up
+        return [command[-1] for command, _ in up if command[0] == b"XREAD"]
+
+    def publish(self, world: World, number: int) -> None:
+        send(world.members[1], b"%d" % number)
+        world.members[1].carry()
+        world.members[0].carry()
+        world.members[0].carry()
+
+    def test_lone_entry_is_not_held_up(self, world: World) -> None:
+        here = world.members[0]
+        watcher = join(here)
+        world.clock.advance(1.0)
+        for number in range(1, 4):
+            self.publish(world, number)
+            world.clock.advance(tail.PACE_SECONDS)
+            here.carry()
+            world.time.turn()
+            assert values(watcher) == list(range(1, number + 1))
+
+    def test_next_ones_come_together(self, world: World) -> None:
+        for number in range(1, 4):
+            self.publish(world, number)
+        assert self.reads(world) == []
+        world.clock.advance(tail.PACE_SECONDS)
+        assert self.reads(world) == [b"1-0"]
+        world.members[0].carry()
+        assert self.reads(world) == []
+        world.clock.advance(tail.PACE_SECONDS)
+        assert self.reads(world) == [b"3-0"]
+
+    def test_publisher_at_this_node_does_not_wait(self, world: World) -> None:
+        here = world.members[0]
+        self.publish(world, 1)
+        answers = send(here, b"2")
+        assert self.reads(world) == [b"1-0"]
+        while not answers:
+            assert here.carry()
+
+
 def test_node_that_misses_entries_without_an_error_is_deaf(world: World, trouble: Trouble) -> None:
     """As a node whose connection leads to another server than those of the others."""
     here = world.members[0]

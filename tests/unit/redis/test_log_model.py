@@ -53,6 +53,7 @@ class Member:
 
         class Log(RedisLog):
             make_connection: Any = Connection
+            pace_seconds = 0.0
 
         clock = world.clock
         options = world.options

@@ -70,6 +70,7 @@ class Member:
 
         class Log(RedisLog):
             make_connection: Any = Connection
+            pace_seconds = 0.0
 
         self.clock = Clock()
         self.clock.advance(world.clock.seconds())

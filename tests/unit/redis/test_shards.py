@@ -53,6 +53,7 @@ class World:
 
         class Log(RedisLog):
             make_connection: Any = Connection
+            pace_seconds = 0.0
 
         address = Address(f"r{shard}")
         return Log(
