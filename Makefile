@@ -104,6 +104,7 @@ bench:
 	@tools/venv run
 	-$(BIN)/python -m benchmarks full
 	-$(BIN)/python -m benchmarks workers
+	-$(BIN)/python -m benchmarks redis
 	$(BIN)/python -m benchmarks page
 
 attacks:

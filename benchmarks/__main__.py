@@ -1,8 +1,9 @@
-"""`python -m benchmarks quick|socketio|workers|full`: measures, prints and saves the results."""
+"""`python -m benchmarks quick|socketio|workers|redis|full`: measures, prints, saves the results."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import machine, measure, plan, report, results
+from benchmarks import broker_report, brokers, machine, measure, plan, report, results
 from benchmarks.build import BUILD, CHECKOUT, Missing
 from benchmarks.lone import lone
 from benchmarks.measure import Failed, Trial
@@ -18,7 +19,7 @@ from benchmarks.processes import Cores, DidNotStart, choose_cores, raise_file_li
 from benchmarks.results import Results, Run
 
 PAGE = CHECKOUT / "docs" / "performance.md"
-RESULTS, WORKERS = BUILD / "results.json", BUILD / "workers.json"
+RESULTS, WORKERS, REDIS = (BUILD / f"{name}.json" for name in ("results", "workers", "redis"))
 
 
 def main() -> int:
@@ -27,6 +28,8 @@ def main() -> int:
     if options.what == "page":
         _write_page(options.results)
         return 0
+    if options.what == "redis":
+        return _several_servers(options)
     files = raise_file_limit(plan.CHANNELS * plan.EACH + plan.OWN_FILES)
     with tempfile.TemporaryDirectory(prefix="pushserver-bench-") as folder:
         trials = {
@@ -51,6 +54,16 @@ def main() -> int:
         say(f"NOT TO BE TRUSTED: {complaint}")
     say(f"results: {path}")
     return 1 if report.complaints(found) or found.missing else 0
+
+
+def _several_servers(options: argparse.Namespace) -> int:
+    found = brokers.measure(choose_cores(options.nice), say, options.only)
+    BUILD.mkdir(exist_ok=True)
+    path = options.results or REDIS
+    path.write_text(found.to_json(), "utf-8")
+    say(broker_report.section(found))
+    say(f"results: {path}")
+    return 1 if found.missing else 0
 
 
 def run_all(trials: Iterable[Trial], kind: str, cores: Cores) -> Results:
@@ -93,7 +106,12 @@ def _keep(found: Results, name: str, carry_out: Callable[[], Run], server: str =
 def _write_page(path: Path | None) -> None:
     found = results.from_json((path or RESULTS).read_text("utf-8"))
     several = results.from_json(WORKERS.read_text("utf-8")) if WORKERS.exists() else None
-    PAGE.write_text(report.page(found, several), "utf-8")
+    brokers_section = ""
+    if REDIS.exists():
+        brokers_section = broker_report.section(
+            brokers.Figures(**json.loads(REDIS.read_text("utf-8")))
+        )
+    PAGE.write_text(report.page(found, several, brokers_section), "utf-8")
     say(f"{PAGE} written")
 
 
@@ -115,7 +133,7 @@ def say(text: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", choices=("quick", "socketio", "workers", "full", "page"))
+    parser.add_argument("what", choices=("quick", "socketio", "workers", "redis", "full", "page"))
     parser.add_argument("--only", default="", help="only what has this in its name")
     parser.add_argument(
         "--nice", type=int, default=0, help="how server and tool are scheduled; below 0 needs root"

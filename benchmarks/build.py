@@ -24,6 +24,18 @@ PYTHON_PEERS = (
 )
 PICOWS = ("picows==2.3.1", "uvloop==0.23.0")
 NODE_PEERS = ("ws@8.23.0", "socket.io@4.8.4")
+REDIS_PYTHON_PEERS = (
+    "python-socketio==5.18.1",
+    "uvicorn==0.54.0",
+    "uvloop==0.23.0",
+    "redis==7.1.0",
+)
+REDIS_NODE_PEERS = (
+    "socket.io@4.8.4",
+    "redis@4.7.1",
+    "@socket.io/redis-adapter@8.3.0",
+    "@socket.io/redis-streams-adapter@0.3.1",
+)
 DEBIAN_PEERS = ("nginx", "libnginx-mod-nchan")
 
 
@@ -41,7 +53,7 @@ def limit() -> Path:
     return _compile("limit", ["limit.c"])
 
 
-def python_peers(wanted: Sequence[str] = PYTHON_PEERS) -> Path:
+def python_peers(wanted: tuple[str, ...] = PYTHON_PEERS) -> Path:
     """The interpreter of an environment with these packages; raises Missing."""
     folder = _environment(wanted)
     python = folder / "bin" / "python"
@@ -55,27 +67,32 @@ def python_peers(wanted: Sequence[str] = PYTHON_PEERS) -> Path:
 
 def installed() -> list[str]:
     """The installed other servers, with their versions."""
-    made = ((_environment(peers), peers) for peers in (PYTHON_PEERS, PICOWS))
-    folders = [*made, (BUILD / "node", NODE_PEERS)]
+    made = ((_environment(peers), peers) for peers in (PYTHON_PEERS, PICOWS, REDIS_PYTHON_PEERS))
+    nodes = ((_node_folder(peers), peers) for peers in (NODE_PEERS, REDIS_NODE_PEERS))
+    folders = [*made, *nodes]
     there = [peer for folder, peers in folders if _made(folder, peers) for peer in peers]
     return list(dict.fromkeys(there))
 
 
-def _environment(wanted: Sequence[str]) -> Path:
+def _environment(wanted: tuple[str, ...]) -> Path:
     # A separate environment, so that a missing wheel concerns only this server.
-    return BUILD / ("picows" if wanted == PICOWS else "peers")
+    return BUILD / {PICOWS: "picows", REDIS_PYTHON_PEERS: "peers-redis"}.get(wanted, "peers")
 
 
-def node_peers() -> Path:
-    """A folder whose node_modules has the Node peers; raises Missing."""
-    folder = BUILD / "node"
+def _node_folder(wanted: tuple[str, ...]) -> Path:
+    return BUILD / ("node-redis" if wanted == REDIS_NODE_PEERS else "node")
+
+
+def node_peers(wanted: tuple[str, ...] = NODE_PEERS) -> Path:
+    """A folder whose node_modules has these packages; raises Missing."""
+    folder = _node_folder(wanted)
     if shutil.which("node") is None or shutil.which("npm") is None:
         raise Missing("node and npm are not installed")
-    if not _made(folder, NODE_PEERS):
+    if not _made(folder, wanted):
         folder.mkdir(parents=True, exist_ok=True)
         npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
-        _run([*npm, "--prefix", str(folder), *NODE_PEERS], "npm")
-        _mark(folder, NODE_PEERS)
+        _run([*npm, "--prefix", str(folder), *wanted], "npm")
+        _mark(folder, wanted)
     return folder
 
 

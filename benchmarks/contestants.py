@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def _own_peer(module: str) -> Callable[[Place], list[str]]:
 
 
 def _python_peer(
-    module: str, *arguments: str, needs: Sequence[str] = build.PYTHON_PEERS
+    module: str, *arguments: str, needs: tuple[str, ...] = build.PYTHON_PEERS
 ) -> Callable[[Place], list[str]]:
     def command(place: Place) -> list[str]:
         python = str(build.python_peers(needs))

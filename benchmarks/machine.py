@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    found |= dict(map(_split, build.installed()))
+    found |= dict(map(split, build.installed()))
     found["gcc"] = _first_line("gcc", "-dumpfullversion")
     found["node"] = _first_line("node", "--version")
     for package in sorted((build.BUILD / "debs").glob("*.deb")):
@@ -58,8 +58,10 @@ def revision() -> str:
     return f"{commit}+{code.hexdigest()[:8]}"
 
 
-def _split(requirement: str) -> tuple[str, str]:
-    name, version = re.split("==|@", requirement)
+def split(requirement: str) -> tuple[str, str]:
+    """The name and the version of a requirement."""
+    # The names of some Node packages begin with @.
+    name, version = re.split("==|(?<=.)@", requirement)
     return name, version
 
 

@@ -183,8 +183,8 @@ def complaints(results: Results) -> list[str]:
     ]
 
 
-def page(results: Results, several: Results | None = None) -> str:
-    """The whole page; `several` are the results with workers."""
+def page(results: Results, several: Results | None = None, brokers: str = "") -> str:
+    """The whole page; `several` are the results with workers, `brokers` is a section."""
     machine = ", ".join(f"{name}: {value}" for name, value in results.machine.items())
     used = ", ".join(f"{name} {value}" for name, value in results.versions.items())
     wrong = complaints(results)
@@ -205,6 +205,7 @@ def page(results: Results, several: Results | None = None) -> str:
         _items(wrong)
         or "None: every publication reached every reading client, once and in order.\n",
         *(_workers_section(several) if several else ()),
+        *([brokers] if brokers else ()),
         "\n## The live page\n",
         LIVE_PAGE,
         "\n## Machine and versions\n",

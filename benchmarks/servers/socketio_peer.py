@@ -1,6 +1,6 @@
 """`python-socketio`, its ASGI server under uvicorn on uvloop.
 
-usage: socketio_peer FEED PORT
+usage: socketio_peer FEED PORT [URL of the Redis of several servers]
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import uvicorn
 
 from benchmarks.servers.feed import Feed
 
-SERVER = socketio.AsyncServer(async_mode="asgi")
+MANAGER = socketio.AsyncRedisManager(sys.argv[3]) if len(sys.argv) > 3 else None
+SERVER = socketio.AsyncServer(async_mode="asgi", client_manager=MANAGER)
 
 
 async def publish(feed: Feed) -> None:

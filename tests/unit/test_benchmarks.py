@@ -22,6 +22,8 @@ import pytest
 from twisted.application.service import Service
 
 from benchmarks import attacks, build, floods, plan, report, results, scaling
+from benchmarks.broker_report import section
+from benchmarks.brokers import Figures
 from benchmarks.contestants import ALL, LIMIT, PRODUCT, Place, with_workers
 from benchmarks.goals import Goal, goals
 from benchmarks.results import Figure, Results, Run
@@ -792,3 +794,18 @@ class TestAttacks:
         assert row.count("|") == head[0].count("|") == head[1].count("|")
         assert row.startswith("| pings | 2 ms / 2 ms | none | 0% |")
         assert row.endswith("| 2,000 × 1008 |")
+
+
+def test_section_of_several_servers_has_the_figures_and_judges_the_goals() -> None:
+    found = Figures(when="2026-01-02", missing={"python-socketio": "no network"})
+    for value in (40.0, 60.0, 50.0):
+        found.add("publish, us of Redis", value)
+        found.add("unwatched, us of the node", value / 10)
+    found.add("pushserver, us of Redis", 1234.0)
+    text = section(found)
+    assert "| a publication, µs of Redis | 50.0 (40.0-60.0) |" in text
+    assert "| publications/s through one Redis | ≥ 20,000 | 25,000 | met |" in text
+    assert "there | ≤ 3 | 4.0 | **falls short** |" in text
+    assert "client of another server | ≤ 1 | - | **falls short** |" in text
+    assert "| pushserver | - | 1,234 (1,234-1,234) | - | - |" in text
+    assert "- Missing: python-socketio: no network" in text
