@@ -23,6 +23,7 @@ _OF_ERRORS = {
     "MISCONF": (UNFIT, ""),
     "NOAUTH": ("Redis wants a password", "broker.url has none"),
     "NOPERM": ("Redis does not permit what a node needs", ""),
+    "NOREPLICAS": ("Redis has too few replicas", "min-replicas-to-write"),
     "OOM": ("the memory of Redis is full", ""),
     "READONLY": (UNFIT, "it is a replica"),
     "WRONGPASS": ("Redis refuses the password", "broker.url has another one"),

@@ -211,6 +211,7 @@ def test_first_run_that_writes_each_answer_vouches_for_no_earlier_one() -> None:
         ({"INFO": b"-NOAUTH Authentication required.\r\n"}, "NOAUTH Authentication required."),
         ({"INFO": bulk(info(role="slave"))}, "its role is 'slave': expected 'master', "),
         ({"EVALSHA": b"-LAYOUT 2\r\n"}, "LAYOUT 2"),
+        ({"EVALSHA": b"-NOREPLICAS not enough\r\n"}, "NOREPLICAS not enough (min-replicas-to-"),
         ({"INFO": b"?what\r\n"}, "it did not answer as Redis does"),
     ],
 )
