@@ -152,7 +152,7 @@ class Crew:
         self.lost = 0
         """The acknowledged publications that were not there at the last `check`."""
         self.refused_in: set[str] = set()
-        self._publishing = True
+        self.publishes = self._publishing = True
         self._publishers: list[Deferred[None]] = []
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -236,6 +236,7 @@ class Crew:
         self._publishing = False
         for publisher in self._publishers:
             await publisher
+        self.publishes = False
         await self.attached()
         kept = await self.kept()
         tops = {channel: (rows[-1].epoch, len(rows)) for channel, rows in kept.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from tests.redis.crew import Crew
 from tests.redis.crew import Node as CrewNode
 from tests.redis.server import RedisServer
 from tests.redis.servers import Node
+from tests.unit.hub.test_shards_model import Reader
 
 SHARDS = {"left": 0, "right": 1}
 LEFT, RIGHT = "left:1", "right:1"
@@ -45,12 +47,46 @@ def crew() -> Crew:
     return Crew(channels=(LEFT, RIGHT), shards=SHARDS)
 
 
+class Roamers:
+    """Readers of both channels in one stream, which come back at any node with their cursors."""
+
+    def __init__(self, crew: Crew):
+        self.crew = crew
+        self.found: dict[tuple[str, str, int], int] = {}
+        self.readers = [Reader(self._check, (LEFT, RIGHT)) for _ in range(3)]
+        for reader in self.readers:
+            crew.start(self._roam(reader))
+
+    def _check(self, channel: str, epoch: str, offset: int, data: int) -> None:
+        assert self.found.setdefault((channel, epoch, offset), data) == data
+
+    async def _roam(self, reader: Reader) -> None:
+        while True:
+            reader.connect(random.choice(self.crew.nodes).node, 2)
+            await self.crew.sleep(random.choice([0, 0.01, 0.05]))
+            reader.leave(random.choice([0, 1, 5, 1_000_000]))
+            if self.has_everything(reader):
+                return
+
+    def has_everything(self, reader: Reader) -> bool:
+        """Whether no publication can come that the reader has not."""
+        if self.crew.publishes:
+            return False
+        ends = {(r.channel, r.epoch, r.top) for r in self.crew.readers}
+        return {(channel, *top) for channel, top in reader.tops.items()} == ends
+
+    async def finish(self) -> None:
+        await self.crew.until(lambda: all(map(self.has_everything, self.readers)))
+        assert {channel for channel, *_ in self.found} == {LEFT, RIGHT}
+
+
 @pytest.mark.fault("one of several [shards](#shards) is killed, with `appendfsync always`")
 def test_one_of_two_is_killed_under_load(tmp_path: Path, crew: Crew) -> None:
     with two(tmp_path, appendonly="yes", appendfsync="always") as (left, right):
 
         async def main() -> None:
             await crew.begin(urls(left, right), urls(left, right))
+            roamers = Roamers(crew)
             for _ in range(3):
                 await crew.progress()
                 right.kill()
@@ -58,6 +94,7 @@ def test_one_of_two_is_killed_under_load(tmp_path: Path, crew: Crew) -> None:
                 right.start()
                 await crew.progress()
             await crew.finish()
+            await roamers.finish()
             await crew.check()
 
         crew.run(main)
@@ -71,10 +108,12 @@ def test_one_of_two_comes_back_empty(tmp_path: Path, crew: Crew) -> None:
 
         async def main() -> None:
             await crew.begin(urls(left, right), urls(left, right))
+            roamers = Roamers(crew)
             await crew.progress()
             right.restart()
             await crew.progress()
             await crew.finish()
+            await roamers.finish()
             await crew.check(lost=True)
 
         crew.run(main)

@@ -6,7 +6,7 @@ it, comes back at either node with its last cursor, and continues in each channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -122,11 +122,17 @@ class Logs:
         self.follower.resume(images, self._ends(shard))
 
 
-class Reader:
-    """A program with one stream at a time, and what it has processed."""
+Check = Callable[[str, str, int, int], None]
 
-    def __init__(self, world: World, channels: Sequence[str]):
-        self.world = world
+
+class Reader:
+    """A program with one stream at a time, and what it has processed.
+
+    `check` is called with each publication: its channel, epoch, offset and data.
+    """
+
+    def __init__(self, check: Check, channels: Sequence[str]):
+        self.check = check
         self.channels = channels
         self.cursor = ""
         self.tops: dict[str, tuple[str, int]] = {}
@@ -186,7 +192,7 @@ class Reader:
         channel = row["channel"]
         epoch, top = self.tops[channel]
         assert row["offset"] == top + 1, f"{channel}: offset {row['offset']} after {top}"
-        assert self.world.made[channel, epoch, row["offset"]] == row["data"]
+        self.check(channel, epoch, row["offset"], row["data"])
         self.tops[channel] = epoch, top + 1
         self.cursor = row["id"]
 
@@ -217,8 +223,11 @@ class World:
         row = self.logs[shard_of(channel)].append(channel, value, self.time.now)
         self.made[channel, row.epoch, row.offset] = value
 
+    def check(self, channel: str, epoch: str, offset: int, data: int) -> None:
+        assert self.made[channel, epoch, offset] == data
+
     def join(self, channels: Sequence[str], node: int, last: int) -> None:
-        reader = Reader(self, channels)
+        reader = Reader(self.check, channels)
         self.readers.append(reader)
         reader.connect(self.nodes[node], last)
 
