@@ -172,8 +172,12 @@ def test_history_unread_and_moderation(server: Server, visits: Visits) -> None:
         shows(page, "away 3", "removed by a moderator")
     check(moderator)
     expect(dan.locator("body")).not_to_contain_text("something bad")
+    seed(server, 60, "more")
     late = enter(visits, "Late")
-    shows(late, "away 3", "removed by a moderator")
+    shows(late, "more 60")
+    late.click("#older")
+    expect(late.locator("#messages", has_text="removed by a moderator")).to_be_visible()
+    expect(late.locator("body")).not_to_contain_text("something bad")
     say(dan, "once more")
     moderator.locator("#messages p", has_text="once more").locator("text=Put out").click()
     out = "You are out: a moderator has put you out."
