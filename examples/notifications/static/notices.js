@@ -68,10 +68,12 @@ async function start() {
 
 function watch(channel, onEvent, handlers) {
   const onState = ({ state, reason }) => {
-    if (state === "live") setTimeout(completed, 0, channel); // after the retained events
-    else if (server.state === "live") tell(`${channel}: ${reason}`);
+    if (state !== "live" && server.state === "live") tell(`${channel}: ${reason}`);
   };
-  server.watch(channel, onEvent, { last: MOST, onState, ...handlers });
+  const watched = server.watch(channel, onEvent, { last: MOST, onState, ...handlers });
+  // The answer comes after the retained events, which are all that the page wants to know.
+  const answered = watched.more(1).catch(() => {});
+  answered.then(() => completed(channel));
 }
 
 function completed(channel) {
