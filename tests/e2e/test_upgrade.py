@@ -27,7 +27,7 @@ def install(folder: Path, version: str) -> Path:
     """Put the package into the folder, as this version; return the folder."""
     package = folder / "pushserver"
     if not package.exists():
-        for name in ("pushserver", "static", "templates"):
+        for name in ("pushserver", "static", "templates", "docs"):
             shutil.copytree(CHECKOUT / name, folder / name)
     init = package / "__init__.py"
     text = init.read_text()
