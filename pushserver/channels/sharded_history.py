@@ -79,9 +79,12 @@ class ShardedHistory(History):
         return any(part.seq > seqs.get(part.epoch, part.seq) for part in since.parts)
 
     def in_stream(self, publication: Publication, shards: Sequence[int]) -> Publication:
-        ends = self._ends
-        cursor = ",".join([f"{ends[shard].epoch}:{ends[shard].seq}" for shard in shards])
-        return StreamPublication.of(publication, cursor)
+        ends, own = self._ends, self._shard_of(publication.channel)
+        parts = [
+            f"{ends[shard].epoch}:{publication.seq if shard == own else ends[shard].seq}"
+            for shard in shards
+        ]
+        return StreamPublication.of(publication, ",".join(parts))
 
     def _in_stream(
         self, names: Sequence[str], rows: Sequence[Publication]
