@@ -212,9 +212,8 @@ class Rosters:
             if self._again_at is not None and now >= self._again_at:
                 self._again_at = None
                 self._queue.update(dict.fromkeys(self._rosters))
-            while self._queue:
-                channel = next(iter(self._queue))
-                del self._queue[channel]
+            for channel in list(self._queue):
+                self._queue.pop(channel, None)
                 await self._load(channel)
         except PushServerError:
             # The writer has the same session, and notices.

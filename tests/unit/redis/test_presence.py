@@ -12,7 +12,11 @@ from pushserver.channels.publication import ClientInfo
 from pushserver.errors import Unavailable
 from pushserver.redis import presence_scripts, rosters
 from pushserver.redis.commands import ErrorReply
+from pushserver.redis.connection import Session
+from pushserver.redis.keys import Keys
 from pushserver.redis.roll import AT_ONCE
+from pushserver.redis.rows import Change, Changed
+from pushserver.redis.scripts import Attached
 from tests.unit.fakes.web import Trouble
 from tests.unit.redis.test_presence_model import LIMIT, NODES, Client, World
 
@@ -200,6 +204,99 @@ def test_clients_of_a_dead_main_process_that_its_successor_has_do_not_leave(worl
     assert again.told == {}
     assert far.told.get(observer.info.client) is not False
     world.check()
+
+
+def test_leave_is_told_though_the_answer_about_the_join_was_lost(world: World) -> None:
+    member, client = world.members[0], join(world)
+    world.pass_on(0.5)
+    member.links[0].bring_up()
+    # A change of its facts, before the answer, is no proof that Redis does not know it.
+    member.node.presence.describe("a", client, b"1")
+    member.links[0].cut()
+    member.leave(client)
+    world.settle(2)
+    assert world.redis.data.subscribers.counts == {}
+
+
+def test_call_that_arrives_after_a_later_one_does_nothing(world: World) -> None:
+    member, client = world.members[0], join(world)
+    world.pass_on(0.5)
+    member.links[0].cut(strays=True)
+    member.leave(client)
+    world.settle(2)
+    while member.links[0].strays:
+        member.links[0].bring_stray()
+    assert world.redis.data.subscribers.counts == {}
+
+
+class Told:
+    """The rosters of a node with an observer in `a`, and what they push; Redis answers later."""
+
+    def __init__(self) -> None:
+        self.pushed: list[tuple[bool, str]] = []
+        self.answer: Deferred[Any] = Deferred()
+        session: Any = Session(lambda command: self.answer, "run", Attached("e", 0, 0))
+        self.rosters = rosters.Rosters(
+            Keys(), lambda: session, lambda: 0.0, lambda term: term.startswith("own:")
+        )
+        self.rosters.most = lambda: LIMIT
+        self.rosters.push = lambda channel, has_joined, info: self.pushed.append(
+            (has_joined, info.client)
+        )
+        self.rosters.observe("a")
+
+    def found(self, place: bytes, *clients: str) -> None:
+        """Redis answers, with those of the term `x:1`."""
+        self.rosters._terms = ("x:1",)
+        again, self.answer = self.answer, Deferred()
+        again.callback([0, [b"x:1"]])
+        members = [part for name in clients for part in (name.encode(), b"0:\x92\xc4\x00\xc4\x00")]
+        self.answer.callback([1, place, len(clients), 1, [members]])
+
+    def change(self, place: tuple[int, int], term: str, sign: str, client: str) -> None:
+        change = Change(sign == "+", "a", 1, ClientInfo(client))
+        self.rosters.changed(Changed(term, (change,)), place)
+
+
+def test_changes_before_those_who_were_read_are_among_them() -> None:
+    told = Told()
+    told.change((0, 1), "x:1", "-", "c")
+    told.change((0, 3), "x:1", "+", "d")
+    told.found(b"0-2", "c")
+    assert told.pushed == [(True, "d")]
+
+
+def test_client_is_in_the_term_in_which_it_was_told_of_last() -> None:
+    told = Told()
+    told.found(b"0-0", "c")
+    told.change((0, 1), "x:2", "+", "c")
+    told.change((0, 2), "x:1", "-", "c")
+    told.rosters.changed(Changed("x:1", ()), (0, 3))
+    assert told.pushed == []
+    told.change((0, 4), "x:2", "-", "c")
+    assert told.pushed == [(False, "c")]
+
+
+def test_session_that_ends_ends_the_reading_of_channels(world: World) -> None:
+    member = world.members[0]
+    for channel in "abc":
+        join(world, observes=True, channel=channel)
+    world.settle(1)
+    own, sessions = member.log.rosters, [member.log._writer.session]
+    own.jumped(is_new=False)
+
+    def session() -> Any:
+        # It is over after two calls.
+        sessions.append(sessions[0] if len(sessions) < 3 else None)
+        assert len(sessions) < 20, "reads again and again"
+        return sessions[-1]
+
+    own._session = session
+    world.settle(1)
+    assert own._queue.keys() <= {*"abc"}
+    own._session = lambda: member.log._writer.session
+    world.settle(1)
+    assert own._queue == {}
 
 
 def test_facts_that_change_are_told(world: World) -> None:
