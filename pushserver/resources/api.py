@@ -91,7 +91,7 @@ class MethodResource(LeafResource):
         """Answer one publication on the short path; see `short_post.AnswerAtOnce`."""
         receipt = receipt_at_once(self._node, partial(self._draft_at_once, request, body))
         assert not isinstance(receipt, Deferred), "those that wait have no draft"
-        return None if receipt is None else (200, encode_json({"result": position(receipt)}))
+        return None if receipt is None else (200, encode_json({"result": position(receipt)}), b"")
 
     def _draft_at_once(self, request: Request, body: bytes) -> Draft | None:
         """The publication of a call, counted for its publisher; None if it may have to wait."""

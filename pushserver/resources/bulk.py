@@ -20,6 +20,7 @@ from pushserver.sessions.working import AT_A_TIME
 from pushserver.usercode.coroutines import start
 from pushserver.web.mount import surroundings
 from pushserver.web.resource import answer_json
+from pushserver.web.short_post import CURSOR
 from pushserver.web.turned_away import retry_after
 
 MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -156,6 +157,7 @@ async def publish_lines(
     assert outcome.last is not None, "no line was published"
     last = outcome.last
     request.setResponseCode(201)
+    request.setHeader(CURSOR, last.id.encode())
     position = {"offset": last.offset, "epoch": last.epoch, "id": last.id}
     return answer_json(request, {"published": outcome.published, **position})
 

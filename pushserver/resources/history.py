@@ -31,13 +31,12 @@ from pushserver.web.heads import forget_head
 from pushserver.web.mount import mark_open_ended
 from pushserver.web.portions import Portions
 from pushserver.web.resource import JSON, Answer, Refusal, header
+from pushserver.web.short_post import CURSOR
 
 FRAGMENTS_AT_ONCE = 100
 """The publications that are rendered at once."""
 
 NO_EPOCH = Cursor("?", 0)
-CURSOR = b"pushserver-cursor"
-"""The header with the position of an answer: `since=` of a stream that continues it."""
 
 
 def stream_start(request: Request, most: int) -> Start:

@@ -18,7 +18,6 @@ from pushserver.channels.names import check_name
 from pushserver.channels.position import Start
 from pushserver.errors import PushServerError
 from pushserver.resources.fragment_functions import PublicationView
-from pushserver.resources.history import CURSOR
 from pushserver.resources.pages import OWN_PAGES, Pending
 from pushserver.resources.static import within
 from pushserver.resources.templates import TooMuch
@@ -28,6 +27,7 @@ from pushserver.web.document import Document, answer_page
 from pushserver.web.gate import Gate
 from pushserver.web.mount import depth
 from pushserver.web.resource import Answer, LeafResource, Refusal
+from pushserver.web.short_post import CURSOR
 
 INDEX = "index"
 MOST_CHANNELS = 32

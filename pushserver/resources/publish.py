@@ -24,7 +24,7 @@ from pushserver.usercode import coroutines
 from pushserver.web.body import check_coding, media_type, read_body
 from pushserver.web.gate import Gate
 from pushserver.web.resource import answer_json, encode_json, header
-from pushserver.web.short_post import AtOnce, Soon, raise_failure
+from pushserver.web.short_post import CURSOR, AtOnce, Soon, raise_failure
 
 _NUMBERS = (b"NaN", b"Infinity", b"-Infinity")
 """Numbers that JSON does not have. A text may begin with one of them."""
@@ -44,7 +44,7 @@ def publish_at_once(
 
 
 def _created(receipt: Receipt) -> AtOnce:
-    return 201, encode_json(_position(receipt))
+    return 201, encode_json(_position(receipt)), receipt.id.encode()
 
 
 def receipt_at_once(
@@ -115,6 +115,7 @@ async def publish(
         await ask(data)
     receipt = await node.publish(replace(draft, data=data))
     request.setResponseCode(201)
+    request.setHeader(CURSOR, receipt.id.encode())
     return answer_json(request, _position(receipt))
 
 

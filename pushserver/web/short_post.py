@@ -22,6 +22,8 @@ from pushserver.auth.origin import valid_host
 from pushserver.web.first_bytes import Head, parse_args
 from pushserver.web.turned_away import answer_at_once
 
+CURSOR = b"pushserver-cursor"
+"""The header with the position of an answer: `since=` of a stream that continues it."""
 MAX_HEAD_BYTES = 4_096
 """The longest head; a connection keeps its last one."""
 MAX_BODY_BYTES = 16_384
@@ -31,6 +33,8 @@ _HEAD = re.compile(
     rb"POST (/[A-Za-z0-9_./:@~-]*)(?:\?([!-~]*))? HTTP/1\.1\r\n"
     rb"((?:[A-Za-z-]{1,64}:[\t -~]*\r\n){1,32})\r\n"
 )
+_CURSOR = CURSOR.title()
+_JSON = b"Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: "
 _LENGTH = re.compile(r"[0-9]{1,5}")
 _FIELDS = frozenset(
     {
@@ -41,8 +45,8 @@ _FIELDS = frozenset(
 )
 """The headers of programs. One of a proxy, of a page or of another coding is for twisted.web."""
 
-AtOnce = tuple[int, bytes]
-"""The status and the JSON text of an answer."""
+AtOnce = tuple[int, bytes, bytes]
+"""The status and the JSON text of an answer, and its cursor, or nothing."""
 
 Soon = AtOnce | Deferred[AtOnce]
 """An answer, perhaps a later one. If that fails, twisted.web answers the request, whose resource
@@ -138,15 +142,15 @@ class Answers:
         self._second = 0
         self._heads: dict[int, bytes] = {}
 
-    def make(self, status: int, text: bytes) -> bytes:
-        """An answer in JSON, with 200 or 201."""
+    def make(self, status: int, text: bytes, cursor: bytes = b"") -> bytes:
+        """An answer in JSON, with 200 or 201; with the header of a cursor, unless it is empty."""
         now = int(time())
         if now != self._second:
             self._second = now
             self._heads = {
-                code: b"HTTP/1.1 %d %b\r\n%bDate: %b\r\nContent-Type: application/json\r\n"
-                b"Cache-Control: no-store\r\nContent-Length: "
+                code: b"HTTP/1.1 %d %b\r\n%bDate: %b\r\n"
                 % (code, RESPONSES[code], self._headers, datetimeToString(now))
                 for code in (200, 201)
             }
-        return b"%b%d\r\n\r\n%b" % (self._heads[status], len(text), text)
+        named = b"%b: %b\r\n" % (_CURSOR, cursor) if cursor else b""
+        return b"%b%b%b%d\r\n\r\n%b" % (self._heads[status], named, _JSON, len(text), text)

@@ -43,6 +43,7 @@ def test_each_line_is_published_in_order(media: str) -> None:
     assert response.status == 201
     epoch = server.hub.history.epoch
     assert response.json == {"published": 3, "offset": 3, "epoch": epoch, "id": f"{epoch}:3"}
+    assert response["pushserver-cursor"] == f"{epoch}:3"
     assert data(server) == [1, "x", {"b": 2}]
 
 

@@ -60,6 +60,7 @@ class TestTheBody:
         answer = server.get("/channels/a", "POST", b"1")
         epoch = server.hub.history.epoch
         assert answer.json == {"offset": 1, "epoch": epoch, "id": f"{epoch}:2"}
+        assert answer["pushserver-cursor"] == f"{epoch}:2"
         assert answer["cache-control"] == "no-store"
 
     def test_keeps_the_spelling_of_numbers(self) -> None:
