@@ -218,6 +218,16 @@ def test_leave_is_told_though_the_answer_about_the_join_was_lost(world: World) -
     assert world.redis.data.subscribers.counts == {}
 
 
+def test_client_that_redis_knows_and_that_comes_and_goes_has_left_in_the_end(world: World) -> None:
+    member, client = world.members[0], join(world)
+    world.settle(1)
+    member.leave(client)
+    member.join(client, observes=False)
+    member.leave(client)
+    world.settle(1)
+    assert world.redis.data.subscribers.counts == {}
+
+
 def test_call_that_arrives_after_a_later_one_does_nothing(world: World) -> None:
     member, client = world.members[0], join(world)
     world.pass_on(0.5)
