@@ -10,9 +10,10 @@ from benchmarks.report import table
 ABOUT = """\
 `python -m benchmarks redis` measures [several servers](scaling.md#several-servers) on one Redis,
 beside Socket.IO's adapters and python-socketio's manager on the same Redis, in one run. Each figure
-in µs is the CPU time of the process that it names, the median of three windows with minimum and
-maximum in brackets. All servers and Redis share one core, so times of the wall depend on other work
-on the machine (its load is below); what one Redis takes in a second is computed from its CPU time.
+in µs is the CPU time of the process that it names, the median of three to ten windows with least
+and most in brackets. All servers and Redis share one core, so times of the wall depend on other
+work on the machine (its load is below); what one Redis takes in a second is computed from the
+least CPU time.
 """
 GOALS: tuple[tuple[str, Callable[[Figures], float | None], str, float, bool], ...] = (
     (

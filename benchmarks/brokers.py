@@ -42,7 +42,8 @@ from pushserver.redis.scripts import Bounds
 
 CHANNELS = 100
 BODY = b'{"seq":100000,"stamp":1796000000000000,"pad":"' + 50 * b"x" + b'"}'
-WINDOWS = 3
+WINDOWS, SHORT_WINDOWS = 3, 10
+"""The number of windows; of many short ones, some are undisturbed by other work."""
 SECONDS = 3.0
 RATE = 500.0
 """Publications a second that each server can take."""
@@ -50,7 +51,8 @@ LONE_RATE = 20.0
 LONE = 200
 AT_ONCE = 500
 """Commands in one write."""
-FLOOD = 100_000
+FLOOD = 10_000
+"""Publications of a short window."""
 CATCH_UP = 10_000
 SIMULATED, STRETCH, RATES = 50, 20, (1_000.0, 10_000.0)
 ENGINE = "/socket.io/?EIO=4&transport=websocket"
@@ -245,30 +247,29 @@ class Nodes:
 def floors(redis: Redis, found: Figures) -> None:
     """The costs of bare commands: XADD in a pipeline, and XREAD by a client in C."""
     add = _packed("XADD", "floor", "MAXLEN", "~", "10000", "*", "d", BODY)
-    for _ in range(WINDOWS):
+    for _ in range(SHORT_WINDOWS):
         begun, cpu = time.monotonic(), cpu_of(redis.pid)
         for _ in range(FLOOD // AT_ONCE):
             redis.pipeline([add] * AT_ONCE)
         found.add("floor XADD, us of Redis", (cpu_of(redis.pid) - cpu) / FLOOD * 1e6)
         found.add("floor XADD, a second", FLOOD / (time.monotonic() - begun))
     read = _packed("XREAD", "COUNT", "512", "STREAMS", "floor", "0")
-    for _ in range(WINDOWS):
+    for _ in range(SHORT_WINDOWS):
         cpu, own = cpu_of(redis.pid), time.process_time()
-        for _ in range(100):
+        for _ in range(20):
             redis.pipeline([read])
-        found.add("floor XREAD, us of Redis", (cpu_of(redis.pid) - cpu) / 51_200 * 1e6)
-        found.add("floor XREAD, us of the reader", (time.process_time() - own) / 51_200 * 1e6)
+        found.add("floor XREAD, us of Redis", (cpu_of(redis.pid) - cpu) / 10_240 * 1e6)
+        found.add("floor XREAD, us of the reader", (time.process_time() - own) / 10_240 * 1e6)
     redis("DEL", "floor")
 
 
 def throughput(redis: Redis, found: Figures) -> None:
     """Publications through one Redis, as fast as it can."""
     publisher = Publisher(redis)
-    publisher.publish(5_000)
-    for _ in range(WINDOWS):
-        cpu = cpu_of(redis.pid)
-        commands = publisher.commands(FLOOD // 2)
-        begun = time.monotonic()
+    publisher.publish(40_000)
+    for _ in range(SHORT_WINDOWS):
+        commands = publisher.commands(FLOOD)
+        begun, cpu = time.monotonic(), cpu_of(redis.pid)
         for start in range(0, len(commands), AT_ONCE):
             publisher.redis.pipeline(commands[start : start + AT_ONCE])
         taken = time.monotonic() - begun
@@ -281,12 +282,11 @@ def following(redis: Redis, cores: Cores, found: Figures) -> None:
     publisher = Publisher(redis)
     publisher.publish(1_000)
     with closing(Nodes(redis.url, 1, 0, cores)) as nodes:
-        for _ in range(WINDOWS):
+        for _ in range(SHORT_WINDOWS):
             before = nodes.ask()
-            publisher.publish(FLOOD // 2)
-            after = nodes.until(before["least"] + FLOOD // 2)
-            cpu = after["cpu"] - before["cpu"]
-            found.add("unwatched, us of the node", cpu / (FLOOD // 2) * 1e6)
+            publisher.publish(FLOOD)
+            after = nodes.until(before["least"] + FLOOD)
+            found.add("unwatched, us of the node", (after["cpu"] - before["cpu"]) / FLOOD * 1e6)
     with closing(Nodes(redis.url, 1, CHANNELS // 10, cores)) as nodes:
         for _ in range(WINDOWS):
             before = nodes.ask()
