@@ -19,11 +19,10 @@ CHANNEL = "commands:one_two.three@four-5"
 PATH = quote(CHANNEL, safe="")
 
 
-@pytest.fixture(scope="module")
-def commands(server: Server, browser: Browser) -> dict[str, str]:
-    """The commands of the page by their names."""
+def commands_of(browser: Browser, url: str) -> dict[str, str]:
+    """The commands of a page by their names."""
     page = browser.new_page()
-    page.goto(f"{server.url}channels/{PATH}")
+    page.goto(url)
     page.locator("#live[data-started=true]").wait_for()
     found: dict[str, str] = page.eval_on_selector_all(
         "code[data-command]",
@@ -31,6 +30,20 @@ def commands(server: Server, browser: Browser) -> dict[str, str]:
     )
     page.close()
     return {name.removeprefix("command-"): text for name, text in found.items()}
+
+
+@pytest.fixture(scope="module")
+def commands(server: Server, browser: Browser) -> dict[str, str]:
+    """The commands of the page of one channel."""
+    return commands_of(browser, f"{server.url}channels/{PATH}")
+
+
+@pytest.fixture(scope="module")
+def together(server: Server, browser: Browser) -> dict[str, str]:
+    """The commands of the page of several channels."""
+    found = commands_of(browser, f"{server.url}events?channel=other&channel={PATH}")
+    assert found.keys() == {"follow", "event-source"}
+    return found
 
 
 def output(*command: str, shell: bool = False) -> str:
@@ -54,9 +67,10 @@ def test_curl_reads_the_history(server: Server, commands: dict[str, str]) -> Non
     assert '"data":"curl reads"' in output(commands["history"], shell=True)
 
 
-def test_curl_follows(server: Server, commands: dict[str, str]) -> None:
+@pytest.mark.parametrize("page", ["commands", "together"])
+def test_curl_follows(server: Server, page: str, request: pytest.FixtureRequest) -> None:
     with subprocess.Popen(
-        commands["follow"],
+        request.getfixturevalue(page)["follow"],
         shell=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -89,17 +103,20 @@ def lines(page: Page) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["module", "event-source"])
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [("commands", "module"), ("commands", "event-source"), ("together", "event-source")],
+)
 def test_a_page_of_the_server_follows(
-    server: Server, browser: Browser, commands: dict[str, str], name: str
+    server: Server, browser: Browser, of: str, name: str, request: pytest.FixtureRequest
 ) -> None:
     page = browser.new_page()
-    own = f"<!doctype html><script type=module>{commands[name]}</script>"
+    own = f"<!doctype html><script type=module>{request.getfixturevalue(of)[name]}</script>"
     page.route("**/own", lambda route: route.fulfill(body=own, content_type="text/html"))
     found = lines(page)
     page.goto(f"{server.url}own")
     number = 0
-    while not any(text.startswith("published") for text in found):
+    while not any("published" in text for text in found):
         number += 1
         publish(server, PATH, f"published {number}")
         page.wait_for_timeout(50)
