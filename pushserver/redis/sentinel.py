@@ -21,7 +21,7 @@ from pushserver.redis.dial import CANNOT_CONNECT, authenticate, dial, reason_of
 
 SENTINEL_SECONDS = 1.0
 """The time in which a Sentinel must answer."""
-WATCH_SECONDS = 3.0
+WATCH_SECONDS = 1.0
 """The interval in which an attached node asks which server is the master."""
 
 _HINTS = {
