@@ -203,6 +203,7 @@ class Connection:
         self._place = address
         self._running = False
         self._attempt: Deferred[None] | None = None
+        self._dials = False
         self._later: IDelayedCall | None = None
         self._wire: Any = None
         self._session: Session | None = None
@@ -251,9 +252,15 @@ class Connection:
             pass
 
     def leave_for(self, named: Address) -> None:
-        """Leave the server, if the Sentinels name another one."""
-        if named != self._place:
+        """Leave the server, or end an attempt at it, if the Sentinels name another one."""
+        if named == self._place:
+            return
+        if self._session is not None:
             self.again(f"the Sentinels name another master: {named}")
+        elif self._dials and self._attempt is not None:
+            # It may wait for an answer of the old one for long.
+            self._attempt.cancel()
+            self._try_again()
 
     def drop(self) -> None:
         """End the present connection."""
@@ -282,6 +289,7 @@ class Connection:
         try:
             if self._sentinels is not None:
                 self._place = await self._sentinels.master()
+            self._dials = True
             wire = await dial(self._place, self._reactor, self._ended, TEXTS)
             timer = self._reactor.callLater(ANSWER_SECONDS, wire.drop)
             session = await self._attach(wire.send)
@@ -312,7 +320,7 @@ class Connection:
                 self._log.failure("the beginning of a session failed", event_name="redis_failed")
                 self.again("the beginning of a session failed")
         finally:
-            self._attempt = None
+            self._attempt, self._dials = None, False
             if timer is not None and timer.active():
                 timer.cancel()
 

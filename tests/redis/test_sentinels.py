@@ -36,7 +36,7 @@ class Watched:
         )
         self.sentinel = stack.enter_context(SentinelServer(folder / "s", self.ports[0]))
         self.url = f"sentinel://127.0.0.1:{free_port()},127.0.0.1:{self.sentinel.port}/main"
-        self.sentinel.connection("SENTINEL", "DEBUG", "INFO-PERIOD", 100, "PING-PERIOD", 100)
+        self.sentinel.connection("SENTINEL", "DEBUG", "INFO-PERIOD", 100, "PUBLISH-PERIOD", 100)
         wait_until(self._knows_the_replica)
 
     def _knows_the_replica(self) -> bool:
@@ -96,8 +96,9 @@ def test_replica_takes_over_from_a_master_that_is_killed(watched: Watched, crew:
 
 @pytest.mark.fault(PROMOTED)
 def test_replica_takes_over_from_a_master_that_hangs_and_comes_back(
-    watched: Watched, crew: Crew
+    watched: Watched, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pushserver.redis.log.ANSWER_SECONDS", 1.0)
     run_failover(crew, watched, watched.master.pause)
     watched.master.go_on()
     wait_until(lambda: role(watched.master) == b"slave")
