@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from pushserver.config.redis_url import parse_url
+from pushserver.config.redis_url import Address, parse_url
 from pushserver.redis import scripts
 from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import (
@@ -444,3 +444,26 @@ def test_silence_from_the_beginning_may_be_that_of_tls(url: str, heard: bool, hi
         wire._answers.append(([b"INFO"], Deferred(), False))
         wire.dataReceived(b"+OK\r\n")
     assert reason_of(wire, parse_url(url)) == f"it did not answer{hint}"
+
+
+def test_server_that_the_sentinels_no_longer_name_is_left() -> None:
+    bench = Bench()
+    far = bench.attach()
+    bench.connection.leave_for(parse_url("unix:///redis"))
+    assert not far.closed
+    bench.connection.leave_for(Address(path="/other"))
+    assert (far.closed, bench.lost) == (True, 1)
+    assert bench.problems == ["the Sentinels name another master: /other"]
+    bench.reactor.advance(0.1)
+    assert bench.attempts == 2
+
+
+def test_attempt_at_a_server_that_the_sentinels_no_longer_name_ends() -> None:
+    bench = Bench()
+    hung = bench.accept()
+    bench.connection.leave_for(Address(path="/other"))
+    assert hung.closed
+    bench.reactor.advance(0.1)
+    assert (bench.attempts, bench.lost, bench.problems) == (2, 0, [])
+    bench.attach()
+    assert len(bench.sessions) == 1
