@@ -18,6 +18,8 @@ RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 10.0
 """The pause before another attempt doubles until the server sends a line."""
 LINE_BYTES = 67_108_864
 """The longest line of a stream; a publication has `body_bytes` (1 MiB) unless configured."""
+TRY_AGAIN_LATER = 1013
+"""The code of a stream whose channels cannot be had at present."""
 
 _LINES = "application/x-ndjson"
 
@@ -37,8 +39,8 @@ def subscribe(options: Any, out: TextIO) -> None:
     while left is None or left > 0:
         try:
             for line in _lines(options, start):
-                pause = RETRY_SECONDS
                 cursor, publication = _read(options, line)
+                pause = RETRY_SECONDS
                 start = {"since": cursor}
                 if publication:
                     print(shown_json(line, out), file=out, flush=True)
@@ -55,6 +57,8 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
     """Return the cursor after this line, and whether it is a publication."""
     try:
         message = json.loads(line)
+        if "end" in message:
+            _end(options, message["end"])
         if "subscribed" in message:
             return str(message["subscribed"]["id"]), False
         if "reset" in message:
@@ -66,6 +70,13 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
     except (ValueError, TypeError, KeyError, RecursionError):
         problem = f"expected a publication of pushserver, got {line[:60]!r}"
         raise CommandFailed(f"{options.url}: {problem}") from None
+
+
+def _end(options: Any, end: Any) -> None:
+    """Raise Away or CommandFailed with the reason for which the server has ended the stream."""
+    reason = printable(str(end["reason"]))
+    text = f"{options.url}: the server has ended the stream: {reason}"
+    raise Away(text, reason) if end["code"] == TRY_AGAIN_LATER else CommandFailed(text)
 
 
 def _lines(options: Any, start: dict[str, str]) -> Iterator[str]:

@@ -312,7 +312,13 @@ def upgrade(context: ChannelContext, request: Request, names: tuple[str, ...]) -
 
     def answer(identity: Identity) -> Answer:
         maker = stream_maker(context, request, names, identity)
-        return when_kept(context, request, names, lambda: context.upgrade(request, format_, maker))
+        return when_kept(
+            context,
+            request,
+            names,
+            lambda: context.upgrade(request, format_, maker),
+            in_stream=True,
+        )
 
     return context.gate.identified(request, "websocket", answer)
 
@@ -342,32 +348,48 @@ def respond(
         request.setHeader(b"cache-control", b"no-store")
         if request.method == b"HEAD":
             return b""
-        return when_kept(context, request, names, lambda: context.respond(request, format_, maker))
+        return when_kept(
+            context,
+            request,
+            names,
+            lambda: context.respond(request, format_, maker),
+            in_stream=wanted == EVENT_STREAM,
+        )
 
     return context.gate.identified(request, NAMES[wanted], answer)
 
 
 def when_kept(
-    context: ChannelContext, request: Request, names: tuple[str, ...], answer: Callable[[], int]
+    context: ChannelContext,
+    request: Request,
+    names: tuple[str, ...],
+    answer: Callable[[], int],
+    in_stream: bool,
 ) -> Answer:
-    """Answer with a stream when its channels are here; raises LimitExceeded.
+    """Answer with a stream when its channels are here; raises LimitExceeded and Unavailable.
 
-    If they cannot be had for now, the stream ends at once, and its reader comes back: an
-    EventSource would stay away after a refusal.
+    `in_stream`: if they cannot be had for now, the stream begins, and ends with the reason. An
+    EventSource would stay away after a refusal, and a page does not see why its WebSocket was
+    refused.
     """
-    return answer() if context.node.has(names) else _when_kept(context, request, names, answer)
+    if context.node.has(names):
+        return answer()
+    return _when_kept(context, request, names, answer, in_stream)
 
 
 async def _when_kept(
-    context: ChannelContext, request: Request, names: tuple[str, ...], answer: Callable[[], int]
+    context: ChannelContext,
+    request: Request,
+    names: tuple[str, ...],
+    answer: Callable[[], int],
+    in_stream: bool,
 ) -> int:
     hub = context.node.hub
     try:
         await hub.load(names, stream_start(request, context.node.limits.read_limit))
-    except LimitExceeded:
-        raise
-    except Unavailable:
-        pass
+    except Unavailable as error:
+        if isinstance(error, LimitExceeded) or not in_stream:
+            raise
     if request.channel is None:
         raise Refusal(400, "the client is gone")
     return answer()

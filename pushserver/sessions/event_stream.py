@@ -51,12 +51,12 @@ class Stream(Conversation[StreamFormat]):
         """Send the stream's position and the missed publications, then live ones.
 
         `past`: whether the reader may read earlier publications. If the channels cannot be
-        followed now, the stream ends, and the reader may come back.
+        followed now, the stream ends with the reason, and the reader may come back.
         """
         try:
             following = await self.node.hub.follow(self, channels, start, past)
         except Unavailable as error:
-            self.disconnect(OVERLOADED, str(error))
+            self.end(OVERLOADED, str(error))
             return
         least, most = RETRY_MILLISECONDS
         retry = int(random.uniform(least, most))

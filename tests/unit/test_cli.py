@@ -466,6 +466,27 @@ class TestSubscribe:
         # The answer of the server ends the long pauses.
         assert pauses == [1, 2, 4, 8, 10, 10, 1]
 
+    def test_a_stream_that_cannot_begin_now_is_tried_again(
+        self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pauses: list[float] = []
+        monkeypatch.setattr("pushserver.subscribing.time.sleep", pauses.append)
+        end = json.dumps({"end": {"code": 1013, "reason": "Redis is away"}})
+        streams.lives = [[end], [end], [publication(1)]]
+        assert self.run(streams, "--count", "1") == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.partition(streams.url)[2] for line in lines] == [
+            ": Redis is away; trying again"
+        ] * 2
+        assert pauses == [1, 2]
+
+    def test_a_stream_that_the_server_has_ended_ends_it(
+        self, streams: Streams, capsys: Capture
+    ) -> None:
+        streams.lives = [[json.dumps({"end": {"code": 3503, "reason": "force disconnect"}})]]
+        assert self.run(streams) == 1
+        assert "the server has ended the stream: force disconnect" in capsys.readouterr().err
+
     def test_an_unreachable_server_is_tried_again(
         self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
