@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from pushserver.errors import PushServerError, Unavailable
+from pushserver.errors import PushServerError
 
 Send = Callable[[Sequence[bytes]], Deferred[Any]]
 """Sends a command and returns its answer: bytes, numbers, None and lists of these.
@@ -27,8 +27,3 @@ class ErrorReply(PushServerError):
 
 class Gone(PushServerError):
     """The connection was lost before the answer: whether Redis did it is not known."""
-
-
-def away() -> Unavailable:
-    """The error of a call that cannot be made, or of which the result is not known."""
-    return Unavailable("Redis is away", "broker")

@@ -17,6 +17,7 @@ from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Point
 from pushserver.redis.connection import Connection, Place, Session, new_node
 from pushserver.redis.dial import ANSWER_SECONDS
+from pushserver.redis.failures import Failures
 from pushserver.redis.keys import Keys
 from pushserver.redis.leases import Leases, NoMemory, Remembered
 from pushserver.redis.problems import SILENT, STARTING, Problem
@@ -77,6 +78,9 @@ class RedisLog:
         self._reactor = reactor
         self._seconds = seconds
         self.keys = own = keys or Keys()
+        failures = Failures(
+            lambda: self._problem.short, seconds, "" if place is None else f"shard {shard}: "
+        )
         self._writer = Writer(
             own,
             self.node,
@@ -86,6 +90,7 @@ class RedisLog:
             has_passed=lambda epoch, place: self._tail.has_passed(epoch, place),
             sees=lambda epoch: self._tail.sees(epoch),
             again=self._writer_again,
+            failures=failures,
             fence=lambda lease: self.leases.fence(lease),
         )
         self._tail = Tail(
@@ -97,6 +102,7 @@ class RedisLog:
             has_room=has_room,
             pause=self._wait,
             hurries=lambda: self._writer.busy,
+            failures=failures,
             pace=self.pace_seconds,
             shard=shard,
         )
@@ -116,12 +122,20 @@ class RedisLog:
             lambda: self._writer.bounds.log_length,
         )
         """The subscribers of this node, for the others."""
-        self.rosters = Rosters(own, lambda: self._writer.session, seconds, self.roll.is_own)
+        self.rosters = Rosters(
+            own, lambda: self._writer.session, seconds, self.roll.is_own, failures
+        )
         """Those of the others."""
         self._tail.changed = self._changed
         self._tail.jumped = self.rosters.jumped
         self.registry = Registry(
-            own, self.node, name, lambda: self._writer.session, self._writer_again, seconds
+            own,
+            self.node,
+            name,
+            lambda: self._writer.session,
+            self._writer_again,
+            seconds,
+            failures,
         )
         """The nodes."""
         self._is_first = shard == 0

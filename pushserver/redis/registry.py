@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from pushserver.redis import node_scripts
-from pushserver.redis.commands import ErrorReply, Gone, Send, away
+from pushserver.redis.commands import ErrorReply, Gone, Send
 from pushserver.redis.connection import NameTaken, Session
+from pushserver.redis.failures import Failures
 from pushserver.redis.keys import Keys
 
 BEAT_SECONDS = 3.0
@@ -34,6 +35,7 @@ class Registry:
         session: Callable[[], Session | None],
         again: Callable[[str], None],
         monotonic: Callable[[], float],
+        failures: Failures,
     ):
         self.about: Callable[[], dict[str, Any]] = dict
         self._keys = keys
@@ -42,6 +44,7 @@ class Registry:
         self._session = session
         self._again = again
         self._monotonic = monotonic
+        self._failures = failures
         self._told = float("-inf")
 
     async def enter(self, send: Send, run: str) -> None:
@@ -80,11 +83,13 @@ class Registry:
         """What all nodes tell about themselves, in the order of their names; raises Unavailable."""
         session = self._session()
         if session is None:
-            raise away()
+            raise self._failures.away()
         try:
             found = await session.send(node_scripts.nodes(self._keys, session.run).evalsha)
-        except (Gone, ErrorReply):
-            raise away() from None
+        except Gone:
+            raise self._failures.away() from None
+        except ErrorReply as error:
+            raise self._failures.refused(error) from None
         told = [node for node in map(_decoded, found) if isinstance(node, dict)]
         return sorted(told, key=lambda node: str(node.get("name")))
 

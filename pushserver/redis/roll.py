@@ -14,6 +14,7 @@ from pushserver.channels.publication import ClientInfo
 from pushserver.redis import presence_scripts
 from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
+from pushserver.redis.failures import NOT_DONE
 from pushserver.redis.keys import Keys
 from pushserver.redis.presence_scripts import OVER, TOLD
 from pushserver.redis.registry import NODE_SECONDS
@@ -31,8 +32,6 @@ CLEAN_CHANNELS, CLEAN_MEMBERS = 100, 500
 """The most channels and subscribers of one call that cleans up."""
 MOST_CLEANS = 20
 """The calls that clean up, of one interval; another node, or the next one, goes on."""
-OF_SESSIONS = frozenset(["FENCED", "NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN"])
-"""The first words of errors of a session that the writer ends."""
 LOG_SECONDS = 60.0
 """The least time between two lines about refusals."""
 
@@ -258,7 +257,7 @@ class Roll:
 
     def _note_refusal(self, error: ErrorReply) -> None:
         now = self._monotonic()
-        if error.word not in OF_SESSIONS and now - self._refused >= LOG_SECONDS:
+        if error.word not in NOT_DONE and now - self._refused >= LOG_SECONDS:
             self._refused = now
             self._log.warn(
                 "Redis has refused the subscribers of this server, which others do not see: "

@@ -9,10 +9,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from pushserver.channels.publication import ClientInfo
-from pushserver.errors import PushServerError, Unavailable
+from pushserver.errors import PushServerError
 from pushserver.redis import presence_scripts
-from pushserver.redis.commands import ErrorReply, Gone, away
+from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
+from pushserver.redis.failures import Failures
 from pushserver.redis.keys import Keys
 from pushserver.redis.presence_scripts import Found, OtherTerms, members_of
 from pushserver.redis.registry import NODE_SECONDS
@@ -33,6 +34,7 @@ FEW = 1_000
 """Up to as many subscribers are read in one call, which holds up all others at the server."""
 ATTEMPTS = 5
 """The terms of all nodes may change between two calls; not as often as this."""
+FOREIGN = "the presence in Redis is not as a server writes it"
 
 Id = tuple[int, int]
 """The id of an entry of the log."""
@@ -87,6 +89,7 @@ class Rosters:
         session: Callable[[], Session | None],
         monotonic: Callable[[], float],
         is_own: Callable[[str], bool],
+        failures: Failures,
     ):
         self.push: Callable[[str, bool, ClientInfo], None] = lambda *_: None
         self.most: Callable[[], int] = lambda: 0
@@ -95,6 +98,7 @@ class Rosters:
         self._session = session
         self._monotonic = monotonic
         self._is_own = is_own
+        self._failures = failures
         self._rosters: dict[str, _Roster] = {}
         self._terms: tuple[str, ...] = ()
         self._counts: dict[str, int] = {}
@@ -135,7 +139,7 @@ class Rosters:
         """
         session = self._session()
         if session is None:
-            raise away()
+            raise self._failures.away()
         try:
             found = await self._read(session, channel, FEW)
             others: dict[str, ClientInfo] = {}
@@ -149,8 +153,12 @@ class Rosters:
                 elif size and whole:
                     key = self._keys.members(term, channel)
                     others |= members_of(await session.send([b"HGETALL", key]))
-        except (Gone, ErrorReply, ValueError):
-            raise away() from None
+        except Gone:
+            raise self._failures.away() from None
+        except ErrorReply as error:
+            raise self._failures.refused(error) from None
+        except ValueError:
+            raise self._failures.of(FOREIGN) from None
         return Others(others, number, found.total, found.users)
 
     async def counts(self) -> dict[str, int]:
@@ -162,7 +170,7 @@ class Rosters:
         if now - self._counted >= COUNTS_SECONDS:
             session = self._session()
             if session is None:
-                raise away()
+                raise self._failures.away()
             counts: dict[str, int] = {}
             place = b""
             try:
@@ -171,8 +179,12 @@ class Rosters:
                     place, found = await session.send([b"HSCAN", self._keys.counts, *part])
                     numbers = zip(found[::2], found[1::2], strict=True)
                     counts |= {name.decode(): int(number) for name, number in numbers}
-            except (Gone, ErrorReply, ValueError):
-                raise away() from None
+            except Gone:
+                raise self._failures.away() from None
+            except ErrorReply as error:
+                raise self._failures.refused(error) from None
+            except ValueError:
+                raise self._failures.of(FOREIGN) from None
             self._counted, self._counts = now, counts
         return self._counts
 
@@ -335,8 +347,8 @@ class Rosters:
             try:
                 found = presence_scripts.read_of(terms, answer)
             except ValueError as error:
-                raise Unavailable(f"{channel}: {error!s:.200}", "broker") from None
+                raise self._failures.of(f"{channel}: {error!s:.200}") from None
             if not isinstance(found, OtherTerms):
                 return found
             self._terms = found.terms
-        raise away()
+        raise self._failures.away()

@@ -21,8 +21,9 @@ from pushserver.channels.publication import Publication, content_bytes
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Image, Point
 from pushserver.redis import rows
-from pushserver.redis.commands import ErrorReply, Gone, away
+from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
+from pushserver.redis.failures import Failures
 from pushserver.redis.keys import Keys
 from pushserver.redis.rows import Changed, Cleared, Entry, Later, NotOurs, Ordered
 from pushserver.redis.scripts import Images, Known
@@ -154,6 +155,7 @@ class Tail:
         has_room: Callable[[str], bool],
         pause: Callable[[float], None],
         hurries: Callable[[], bool],
+        failures: Failures,
         pace: float = PACE_SECONDS,
         shard: int = 0,
     ):
@@ -171,6 +173,7 @@ class Tail:
         self._has_room = has_room
         self._pause = pause
         self._hurries = hurries
+        self._failures = failures
         self._pace = pace
         self._asked = 0.0
         self._paces = False
@@ -244,7 +247,7 @@ class Tail:
         self._late_bytes = 0
         for load in loads:
             if load.answer is not None:
-                load.answer.errback(away())
+                load.answer.errback(self._failures.away())
         self._passed()
 
     def _found(self, entries: Any, session: Session) -> None:
@@ -465,7 +468,7 @@ class Tail:
     async def follow(self, points: Sequence[Point]) -> None:
         """Follow these channels from their images on; raises Unavailable."""
         if not self._reads:
-            raise away()
+            raise self._failures.away()
         load = Load(points, Deferred())
         self._loads.append(load)
         self._fetch(load)
@@ -484,7 +487,7 @@ class Tail:
             self._again("the log has a new epoch")
             return
         if found.errors and load.answer is not None:
-            self._give_up(load, Failure(Unavailable(found.errors[0], "broker")))
+            self._give_up(load, Failure(self._failures.of(found.errors[0])))
             return
         for problem in found.errors:
             self._log.warn(

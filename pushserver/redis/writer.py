@@ -18,8 +18,9 @@ from pushserver.errors import LimitExceeded, PushServerError, TooMany, Unavailab
 from pushserver.hub.follower import Image, Point
 from pushserver.hub.metrics import Metrics
 from pushserver.redis import rows, scripts
-from pushserver.redis.commands import ErrorReply, Gone, away
+from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
+from pushserver.redis.failures import NOT_DONE, Failures
 from pushserver.redis.keys import Keys
 from pushserver.redis.problems import Problem, of_reply
 from pushserver.redis.scripts import Bounds, Images, Known, Numbered
@@ -45,9 +46,6 @@ A balancer may send it no further publications meanwhile.
 """
 LOG_SECONDS = 60.0
 """The least time between two lines about refusals without an accepted call in between."""
-
-_NOT_DONE = frozenset(["FENCED", "NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN"])
-"""The first words of errors after which another session may succeed."""
 
 Id = tuple[int, int]
 """The id of an entry of the log: the seq, and the number of the clear after it (0: none)."""
@@ -92,6 +90,7 @@ class Writer:
         has_passed: Callable[[str, Id], bool],
         sees: Callable[[str], None],
         again: Callable[[str], None],
+        failures: Failures,
         fence: Callable[[str], str | None] = lambda lease: None,
     ):
         self.bounds = bounds
@@ -103,6 +102,7 @@ class Writer:
         self._has_passed = has_passed
         self._sees = sees
         self._again = again
+        self._failures = failures
         self._fence = fence
         self._session: Session | None = None
         self._counter = 0
@@ -149,7 +149,7 @@ class Writer:
     def give_up(self) -> None:
         """Fail all drafts that wait for their receipts."""
         for waiting in tuple(self._waiting.values()):
-            self._refuse(waiting, away())
+            self._refuse(waiting, self._failures.away())
 
     def expire(self) -> None:
         """Fail the drafts that wait too long for their receipts."""
@@ -169,7 +169,7 @@ class Writer:
     def publish(self, draft: Draft) -> Deferred[Receipt]:
         """Publish a draft; raises Unavailable."""
         if self._session is None:
-            raise away()
+            raise self._failures.away()
         fence = self._fence(draft.lease) if draft.lease else ""
         if fence is None:
             raise _elsewhere(draft.lease)
@@ -191,7 +191,7 @@ class Writer:
                     scripts.clear(self._keys, session.run, channel, self.bounds).evalsha
                 )
             except Gone:
-                raise away() from None
+                raise self._failures.away() from None
             except ErrorReply as error:
                 raise self._refusal(error) from None
             if number:
@@ -209,7 +209,7 @@ class Writer:
         try:
             await session.send(call.evalsha)
         except Gone:
-            raise away() from None
+            raise self._failures.away() from None
         except ErrorReply as error:
             raise self._refusal(error) from None
 
@@ -225,7 +225,7 @@ class Writer:
         for start in parts:
             part = await self._images(points[start : start + IMAGES_AT_ONCE])
             if epoch not in ("", part.epoch):
-                raise away()
+                raise self._failures.away()
             epoch, seq = part.epoch, part.seq
             images += part.images
             errors += part.errors
@@ -237,7 +237,7 @@ class Writer:
             answer = await session.send(scripts.image(self._keys, session.run, points).evalsha)
             found = scripts.images_of(points, answer)
         except Gone:
-            raise away() from None
+            raise self._failures.away() from None
         except ErrorReply as error:
             raise self._refusal(error) from None
         if session is self._session:
@@ -253,7 +253,7 @@ class Writer:
         try:
             run, epoch, seq = await session.send(scripts.alive(self._keys).evalsha)
         except Gone:
-            raise away() from None
+            raise self._failures.away() from None
         except ErrorReply as error:
             raise self._refusal(error) from None
         if session is self._session:
@@ -277,7 +277,7 @@ class Writer:
 
     def _require(self) -> Session:
         if self._session is None:
-            raise away()
+            raise self._failures.away()
         return self._session
 
     async def _until(self, epoch: str, place: Id) -> None:
@@ -357,7 +357,7 @@ class Writer:
         error = failure.value
         if not isinstance(error, ErrorReply):
             failure.raiseException()
-        elif error.word in _NOT_DONE:
+        elif error.word in NOT_DONE:
             if session is self._session:
                 self._again(str(error))
         elif error.word == scripts.LEASE:
@@ -374,9 +374,9 @@ class Writer:
 
     def _refusal(self, error: ErrorReply) -> PushServerError:
         """The error for a caller; one of the session ends it."""
-        if error.word in _NOT_DONE:
+        if error.word in NOT_DONE:
             self._again(str(error))
-            return away()
+            return self._failures.away()
         if error.word == scripts.CHANNELS:
             most = self.bounds.channels
             return LimitExceeded(f"there are {most} channels, and no more are kept", "channels")
@@ -389,7 +389,7 @@ class Writer:
             )
         problem = of_reply(error)
         self._note_refusal(problem)
-        return Unavailable(f"Redis refused it: {problem.short}", "broker")
+        return self._failures.of(f"Redis refused it: {problem.short}")
 
     def _note_refusal(self, problem: Problem) -> None:
         """Keep it for the state of the node; it is logged once in a while."""
@@ -471,7 +471,7 @@ class Writer:
                 self._number(waiting)
             else:
                 # Whether it was published is in a part of the log that is gone.
-                self._refuse(waiting, away())
+                self._refuse(waiting, self._failures.away())
         self._look()
 
     @property

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from pushserver.errors import Unavailable
 from pushserver.redis.connection import NameTaken, Session
+from pushserver.redis.failures import Failures
 from pushserver.redis.registry import BEAT_SECONDS, Registry
 from tests.redis.node import KEYS
 from tests.redis.server import RedisServer
@@ -23,7 +24,13 @@ class Node(Leasing):
         super().__init__(redis, node)
         self.again: list[str] = []
         self.registry = Registry(
-            KEYS, node, name, lambda: self.session, self.again.append, self.clock.seconds
+            KEYS,
+            node,
+            name,
+            lambda: self.session,
+            self.again.append,
+            self.clock.seconds,
+            Failures(str, self.clock.seconds),
         )
         self.registry.about = lambda: {"name": name, "pid": number, "host": "h"}
 

@@ -13,6 +13,7 @@ from pushserver.errors import Unavailable
 from pushserver.redis import presence_scripts, rosters
 from pushserver.redis.commands import ErrorReply
 from pushserver.redis.connection import Session
+from pushserver.redis.failures import Failures
 from pushserver.redis.keys import Keys
 from pushserver.redis.roll import AT_ONCE
 from pushserver.redis.rows import Change, Changed
@@ -247,7 +248,11 @@ class Told:
         self.answer: Deferred[Any] = Deferred()
         session: Any = Session(lambda command: self.answer, "run", Attached("e", 0, 0))
         self.rosters = rosters.Rosters(
-            Keys(), lambda: session, lambda: 0.0, lambda term: term.startswith("own:")
+            Keys(),
+            lambda: session,
+            lambda: 0.0,
+            lambda term: term.startswith("own:"),
+            Failures(str, lambda: 0.0),
         )
         self.rosters.most = lambda: LIMIT
         self.rosters.push = lambda channel, has_joined, info: self.pushed.append(

@@ -124,6 +124,34 @@ def test_one_that_is_away_costs_only_its_channels(world: World, trouble: Trouble
     assert watcher.gaps == []
 
 
+@pytest.mark.parametrize("link", [0, 1])
+def test_reason_and_shard_are_told_to_all_who_need_it(
+    world: World, trouble: Trouble, link: int
+) -> None:
+    world.links[1][link].again("the password of host h", "Redis refuses the password")
+    world.links[1][1 - link].again("the password of host h", "Redis refuses the password")
+    trouble.clear()
+    watcher, names = Watcher(), (LEFT, RIGHT)
+    for call in (
+        world.node.publish(Draft(RIGHT, b"1")),
+        world.node.clear(RIGHT),
+        world.node.load((RIGHT,), fresh=True),
+        world.node.hub.follow(watcher, names, Start()),
+    ):
+        with pytest.raises(Unavailable, match=r"^shard 1: Redis refuses the password$"):
+            world.call(call)
+    world.publish(LEFT)
+
+
+def test_calls_under_way_fail_with_the_shard(world: World, trouble: Trouble) -> None:
+    answers: list[Any] = []
+    for call in (world.node.load((RIGHT,), fresh=True), world.node.clear(RIGHT)):
+        Deferred.fromCoroutine(call).addErrback(lambda failure: answers.append(str(failure.value)))
+    world.cut(1)
+    trouble.clear()
+    assert answers == ["shard 1: Redis is away"] * 2
+
+
 def test_channels_of_the_faster_log_wait_for_the_others(world: World) -> None:
     world.publish(LEFT)
     watcher = Watcher()
