@@ -99,9 +99,9 @@ class Keys:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def current(self, key: Key) -> Key | None:
-        """The key with the same secret as a key of an earlier configuration."""
-        return next((each for each, secret in self._keys if secret == key.secret), None)
+    def with_secret(self, digest: bytes) -> Key | None:
+        """The key with this `Key.secret`, as an earlier configuration or another process has it."""
+        return next((each for each, secret in self._keys if secret == digest), None)
 
     def find(self, text: str) -> Key | None:
         """The key with this secret. The time does not depend on the secrets."""

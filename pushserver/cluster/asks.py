@@ -12,16 +12,20 @@ from pushserver.cluster.messages import (
     Answered,
     Ask,
     AskEvent,
+    AskPublish,
     Authenticate,
     Message,
     Proof,
     failed,
     frame,
 )
-from pushserver.cluster.remote import RemotePeer, RemotePeers
+from pushserver.cluster.remote import RemotePeer, RemotePeers, restored
 from pushserver.errors import HandlerFailed, PushServerError
 from pushserver.protocols.centrifuge import SHUTDOWN
 from pushserver.sessions.node import Node
+from pushserver.sessions.request_session import RequestSession
+
+Asked = Ask | AskEvent | AskPublish | Authenticate
 
 
 class Asks:
@@ -30,11 +34,12 @@ class Asks:
     _log = Logger()
 
     def __init__(self, node: Node, peers: RemotePeers, send: Send):
+        self._node = node
         self._handlers = node.handlers
         self._peers = peers
         self._send = send
 
-    async def answer(self, message: Ask | AskEvent | Authenticate) -> None:
+    async def answer(self, message: Asked) -> None:
         """Call the handler and send its answer, or its error."""
         reply: Message
         try:
@@ -64,13 +69,18 @@ class Asks:
             peer.asked = False
             peer.disconnect(SHUTDOWN, str(error))
 
-    async def _value(self, message: Ask | AskEvent | Authenticate) -> Any:
+    async def _value(self, message: Asked) -> Any:
         handlers = self._handlers
         if isinstance(message, Authenticate):
             found = await handlers.authenticate(message.visit, message.data)
             return Proof(
                 found.user, found.info, found.expires, found.token, list(found.channels.texts)
             )
+        if isinstance(message, AskPublish):
+            identity = restored(self._node, message.info, message.expires, message.key)
+            session = RequestSession(identity, message.visit)
+            await handlers.publish(session, message.channel, message.data)
+            return b""
         peer = self._peers.find(message.peer)
         if peer is None:
             raise HandlerFailed("the client is gone")

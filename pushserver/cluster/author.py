@@ -9,7 +9,7 @@ from twisted.logger import Logger, globalLogPublisher
 
 from pushserver import __version__
 from pushserver.channels.publication import Publication
-from pushserver.cluster.asks import Asks
+from pushserver.cluster.asks import Asked, Asks
 from pushserver.cluster.calls import Calls, Run, Send
 from pushserver.cluster.image_parts import split
 from pushserver.cluster.log_events import event_of
@@ -17,10 +17,7 @@ from pushserver.cluster.measures import Measure, Measures, ProcessLink
 from pushserver.cluster.messages import (
     Acknowledged,
     Answered,
-    Ask,
-    AskEvent,
     Attach,
-    Authenticate,
     Clear,
     Cleared,
     Counted,
@@ -200,7 +197,7 @@ class FollowerLink:
             self._peers.observes(message)
         elif isinstance(message, Ended):
             self._peers.ended(message)
-        elif isinstance(message, Ask | AskEvent | Authenticate):
+        elif isinstance(message, Asked):
             self._run(self._asks.answer(message))
         elif isinstance(message, Acknowledged):
             self._calls.answer(message.call, message.arguments)

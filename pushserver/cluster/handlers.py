@@ -14,13 +14,14 @@ from pushserver.cluster.messages import (
     Admission,
     Ask,
     AskEvent,
+    AskPublish,
     Authenticate,
     Ended,
     Handled,
     Kind,
     Proof,
 )
-from pushserver.cluster.roster import Roster
+from pushserver.cluster.roster import Roster, key_hash
 from pushserver.protocols.socketio import Values
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.visit import Visit
@@ -88,7 +89,15 @@ class RemoteHandlers:
         return self._has("publish", namespace_of(channel))
 
     async def publish(self, session: ClientSession, channel: str, data: bytes) -> None:
-        await self._ask(self._roster.number(session), "publish", channel, data)
+        if self._roster.has(session):
+            await self._ask(self._roster.number(session), "publish", channel, data)
+            return
+        identity, key = session.identity, key_hash(session.identity)
+        await self._calls.call(
+            lambda call: AskPublish(
+                call, session.info, identity.expires, key, session.visit, channel, data
+            )
+        )
 
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
         answer: bytes = await self._ask(self._roster.number(session), "rpc", method, data)

@@ -136,8 +136,8 @@ class Entered(Message, frozen=True, tag=5):
     """The facts about a peer; a second one of the same peer replaces the first.
 
     `peer` is its number at the follower. `is_reader`: it is a stream or a long-poll, which takes no
-    messages. `expires` is the end of its identity. Before it `is_admitted`, a client has the
-    `visit` of its request.
+    messages. `expires` is the end of its identity, and `key` the hash by which its API key is
+    found. Before it `is_admitted`, a client has the `visit` of its request.
     """
 
     peer: int
@@ -148,6 +148,7 @@ class Entered(Message, frozen=True, tag=5):
     full_namespace: str = ""
     secret: str = ""
     expires: float = 0.0
+    key: bytes = b""
     is_admitted: bool = True
     visit: Visit | None = None
 
@@ -209,6 +210,21 @@ class AskEvent(Message, frozen=True, tag=13):
     peer: int
     event: str
     arguments: list[Any]
+
+
+class AskPublish(Message, frozen=True, tag=18):
+    """Call the `publish` handler for a request by POST; `info`, `expires` and `key` as `Entered`.
+
+    The answer is `Answered`.
+    """
+
+    call: int
+    info: ClientInfo
+    expires: float
+    key: bytes
+    visit: Visit
+    channel: str
+    data: bytes
 
 
 class Authenticate(Message, frozen=True, tag=14):
@@ -435,6 +451,7 @@ FromFollower = (
     | Failed
     | Ask
     | AskEvent
+    | AskPublish
     | Authenticate
     | Ended
     | Acknowledged

@@ -46,6 +46,15 @@ FORMAT = Format("remote", _encode_nothing, 1003)
 """Nothing is encoded: the follower has the publications, and encodes them itself."""
 
 
+def restored(node: Node, info: ClientInfo, expires: float, key: bytes) -> Identity:
+    """The identity of a peer as the application sees it.
+
+    Its key is that of the present configuration, which may not have it any more.
+    """
+    found = node.identification.key_with(key) if key else None
+    return Identity(info.user, info.conn_info, expires, key=found)
+
+
 class RemotePeer:
     """A connection of a follower: a subscriber without frames, a session, and a reader.
 
@@ -73,7 +82,12 @@ class RemotePeer:
     def update(self, entered: Entered) -> None:
         """Take what may have changed since its first report."""
         self.info = entered.info
-        self.identity = Identity(entered.info.user, entered.info.conn_info, entered.expires)
+        self._expires = entered.expires
+        self._key = entered.key
+
+    @property
+    def identity(self) -> Identity:
+        return restored(self._node, self.info, self._expires, self._key)
 
     @property
     def channels(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from pushserver.auth.identity import Identity
 from pushserver.channels.publication import ClientInfo
 from pushserver.cluster.calls import Calls, Run
 from pushserver.cluster.messages import (
@@ -37,6 +38,11 @@ from pushserver.hub.hub import Hub
 from pushserver.hub.presence import Observer, Presence
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.directory import Directory, Reader
+
+
+def key_hash(identity: Identity) -> bytes:
+    """The hash by which another process finds the API key of an identity; empty without one."""
+    return b"" if identity.key is None else identity.key.secret
 
 
 class Roster(Directory):
@@ -80,6 +86,10 @@ class Roster(Directory):
     def number(self, session: ClientSession) -> int:
         """The number of a client that has arrived."""
         return self._numbers[session]
+
+    def has(self, session: ClientSession) -> bool:
+        """Whether the client has arrived; a session of one request never does."""
+        return session in self._numbers
 
     def joined(self, channel: str, subscriber: Subscriber, chan_info: bytes) -> None:
         """A peer has subscribed; it may not be admitted yet."""
@@ -137,6 +147,7 @@ class Roster(Directory):
                 "" if is_reader else peer.full_namespace,
                 "" if is_reader else peer.secret,
                 peer.identity.expires,
+                key_hash(peer.identity),
                 is_admitted,
                 None if is_admitted else peer.visit,
             )

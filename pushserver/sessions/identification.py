@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pushserver.auth.credentials import Credentials, looks_like_token
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
-from pushserver.auth.keys import Keys
+from pushserver.auth.keys import Key, Keys
 from pushserver.auth.token_keys import TokenKey
 from pushserver.auth.wrong_keys import SLOW_SECONDS, WrongKeys
 from pushserver.errors import (
@@ -99,10 +99,14 @@ class Identification:
         self.check_proof(identity.proof)
         if identity.key is None:
             return identity
-        key = self._keys.current(identity.key)
+        key = self.key_with(identity.key.secret)
         if key is None:
             raise Denied(401, "the API key was removed from the configuration")
         return replace(identity, key=key)
+
+    def key_with(self, secret: bytes) -> Key | None:
+        """The key of the present configuration with this `Key.secret`."""
+        return self._keys.with_secret(secret)
 
     def check_proof(self, key: TokenKey | None) -> None:
         """Raise TokenRemoved unless a token that this key verified is still valid."""

@@ -13,6 +13,7 @@ from pushserver.channels.position import Cursor
 from pushserver.channels.publication import ClientInfo, Draft, Publication, Receipt
 from pushserver.cluster.messages import (
     AskEvent,
+    AskPublish,
     Attach,
     BadMessage,
     Clear,
@@ -42,6 +43,7 @@ from pushserver.cluster.messages import (
 )
 from pushserver.errors import PushServerError
 from pushserver.hub.follower import Image, Point
+from pushserver.sessions.visit import Visit
 
 MOST = 10_000
 INFO = ClientInfo("c", "user ü", b'{"a":1}', b"2")
@@ -54,6 +56,7 @@ UP: list[Message] = [
     Installed(0),
     Publish(2, Draft("a", b'"\xc3\xbc"', "event", {"t": "x"}, INFO, "key\t1", "p", ("x",))),
     Clear(3, "a"),
+    AskPublish(4, INFO, 2.5, b"\xff", Visit("192.0.2.1", "http", {"a": "b"}), "a", b"[1]"),
     Counted(False, {"users": {"ü": -1}}, {}),
     Logged(2, 1.5, "warn", "n", "e", "text ü", "", {"a": None, "b": True, "c": 2**63, "d": -0.5}),
 ]
