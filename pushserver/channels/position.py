@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from pushserver.errors import InvalidCursor
 
-CURSOR_RULE = "now, oldest, or the id of a publication such as 5f3a90c1:1042"
+CURSOR_RULE = (
+    "now, oldest, or the id of a publication such as 5f3a90c1:1042"
+    " (with several Redis also 5f3a90c1:1042,7c2e94d1:17)"
+)
+
+SHOWN = 80
+"""The most characters of an invalid cursor in its error."""
 
 MOST_LOGS = 8
 """The most logs of one server, and so the most parts of a vector."""
@@ -104,10 +110,32 @@ def parse_cursor(text: str) -> Cursor | Vector:
     """
     matches = [_CURSOR.fullmatch(part) for part in text.split(",", MOST_LOGS)]
     parts = tuple(Cursor(match[1], int(match[2])) for match in matches if match is not None)
-    count = len({part.epoch for part in parts})
-    if count < len(matches) or count > MOST_LOGS:
-        raise InvalidCursor(f"invalid cursor {text[:80]!r}: expected {CURSOR_RULE}")
-    return parts[0] if count == 1 else Vector(parts)
+    epochs = {part.epoch for part in parts}
+    if len(epochs) < len(matches) or len(matches) > MOST_LOGS:
+        raise InvalidCursor(f"invalid cursor {_shown(text)}: {_problem(text)}")
+    return parts[0] if len(parts) == 1 else Vector(parts)
+
+
+def _problem(text: str) -> str:
+    """What is wrong with the text of a cursor."""
+    count = text.count(",") + 1
+    if count > MOST_LOGS:
+        return f"it has {count} parts, and at most {MOST_LOGS} are possible; expected {CURSOR_RULE}"
+    seen: set[str] = set()
+    for part in text.split(","):
+        match = _CURSOR.fullmatch(part)
+        if match is None:
+            which = f"the part {_shown(part)} is none; " if count > 1 else ""
+            return f"{which}expected {CURSOR_RULE}"
+        if match[1] in seen:
+            return f"the epoch {match[1]} is in it twice; expected {CURSOR_RULE}"
+        seen.add(match[1])
+    raise AssertionError("it is valid")
+
+
+def _shown(text: str) -> str:
+    """The text in an error; dots show that it is longer."""
+    return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
 
 
 def parse_since(text: str) -> Start:

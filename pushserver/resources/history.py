@@ -55,7 +55,7 @@ def _start(request: Request, most: int) -> Start:
             return Start(since=parse_cursor(last_id))
         except InvalidCursor:
             return Start(since=NO_EPOCH)
-    since, last = argument(request, "since"), number(request, "last", most)
+    since, last = _since(request), number(request, "last", most)
     if since is None:
         return Start(last=last)
     if last is not None:
@@ -64,6 +64,14 @@ def _start(request: Request, most: int) -> Start:
         return parse_since(since)
     except InvalidCursor as error:
         raise InvalidCursor(f"since: {error}") from None
+
+
+def _since(request: Request) -> str | None:
+    """The value of `since=`; raises Refusal if there are different ones."""
+    given = set(request.args.get(b"since", ()))
+    if len(given) > 1:
+        raise Refusal(400, f"since: {len(given)} different values, expected one")
+    return argument(request, "since")
 
 
 def history(

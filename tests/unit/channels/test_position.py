@@ -70,7 +70,26 @@ def test_invalid_cursor_is_refused_with_value_and_rule(text: str) -> None:
         parse_cursor(text)
     assert repr(text[:80]) in str(refused.value)
     assert "expected now, oldest, or the id of a publication" in str(refused.value)
-    assert len(str(refused.value)) < 300
+    assert len(str(refused.value)) < 500
+    assert (f"{text[:80]!r}..." in str(refused.value)) is (len(text) > 80)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("e:1,f:2,e:3", "'e:1,f:2,e:3': the epoch e is in it twice; expected "),
+        (",".join(f"e{n}:{n}" for n in range(9)), "it has 9 parts, and at most 8 are possible"),
+        ("e:1," * 100_000, "it has 100001 parts, and at most 8 are possible"),
+        ("e:1,f", "the part 'f' is none; expected "),
+        ("e:1," + "f" * 1_000, f"the part '{'f' * 80}'... is none; expected "),
+        ("f", "invalid cursor 'f': expected "),
+        ("f", "such as 5f3a90c1:1042 (with several Redis also 5f3a90c1:1042,7c2e94d1:17)"),
+    ],
+)
+def test_error_says_what_is_wrong_with_a_cursor(text: str, problem: str) -> None:
+    with pytest.raises(InvalidCursor) as refused:
+        parse_cursor(text)
+    assert problem in str(refused.value)
 
 
 @given(
