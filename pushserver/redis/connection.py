@@ -159,6 +159,10 @@ Enter = Callable[[Session], Coroutine[Any, Any, None]]
 """Called with a session that is not used yet."""
 
 
+Refused = Callable[[ErrorReply, Session], None]
+"""Called with an error of Redis, and the session in which it refused a call."""
+
+
 async def _enter_nothing(session: Session) -> None:
     """No-op."""
 

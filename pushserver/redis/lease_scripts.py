@@ -15,6 +15,8 @@ local refused = fenced(redis.call('HGET', KEYS[1], 'run'))
 if refused then return refused end
 local answers, ms = {}, ARGV[2]
 redis.call('HLEN', KEYS[2])
+-- A write that takes no memory: with a full one, a node that works must not lose its sources.
+redis.call('HDEL', KEYS[2], '')
 for i = 3, #KEYS do
     local place = (i - 3) * 2 + 3
     local fence, name = ARGV[place], ARGV[place + 1]

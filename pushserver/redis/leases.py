@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from pushserver.redis import lease_scripts
 from pushserver.redis.commands import ErrorReply, Gone
-from pushserver.redis.connection import Session
+from pushserver.redis.connection import Refused, Session
 from pushserver.redis.keys import Keys
 
 LEASE_SECONDS = 10.0
@@ -63,7 +63,8 @@ class Leases:
     """The leases of one node. `session` returns that of the writer, if there is one.
 
     `memory` has what their holders remember: a value comes from Redis with the lease, and goes
-    there as long as the node has it. `shard`: the number of the log.
+    there as long as the node has it. `refused` is called with each error of Redis. `shard`: the
+    number of the log.
     """
 
     _log = Logger()
@@ -75,6 +76,7 @@ class Leases:
         session: Callable[[], Session | None],
         monotonic: Callable[[], float],
         memory: Remembered,
+        refused: Refused,
         shard: int = 0,
     ):
         self._keys = keys
@@ -82,6 +84,7 @@ class Leases:
         self._session = session
         self._monotonic = monotonic
         self._memory = memory
+        self._refused = refused
         self._shard = shard
         self._leases: dict[str, _Lease] = {}
         self._tenures = 0
@@ -137,9 +140,11 @@ class Leases:
             if self._leases and is_due:
                 self._asked, self._asked_in = now, session
                 await self._ask(session, now)
-        except (Gone, ErrorReply):
+        except Gone:
             # The writer has the same session, and notices.
             pass
+        except ErrorReply as error:
+            self._refused(error, session)
         finally:
             self._works = False
 
@@ -151,9 +156,7 @@ class Leases:
                 self._lose(name, lease)
 
     async def _ask(self, session: Session, now: float) -> None:
-        # With a full memory, Redis refuses a script that first writes something new.
-        ordered = sorted(self._leases.items(), key=lambda item: item[1].until is None)
-        asked = {name: (lease, lease.fence) for name, lease in ordered}
+        asked = {name: (lease, lease.fence) for name, lease in self._leases.items()}
         fences = {name: fence for name, (_, fence) in asked.items()}
         ms = round(LEASE_SECONDS * 1000)
         call = lease_scripts.lease(self._keys, session.run, ms, fences)
@@ -218,6 +221,10 @@ class Leases:
         except Gone:
             self._memory.put_back(taken)
             raise
+        except ErrorReply as error:
+            # The leases are renewed nevertheless.
+            self._memory.put_back(taken)
+            self._refused(error, session)
 
     def _send_remembered(
         self, session: Session, taken: Mapping[str, bytes], fences: Mapping[str, str]

@@ -15,6 +15,7 @@ from pushserver.channels.publication import Draft, Receipt
 from pushserver.config.redis_url import Address
 from pushserver.errors import Unavailable
 from pushserver.hub.follower import Follower, Point
+from pushserver.redis.commands import ErrorReply
 from pushserver.redis.connection import Connection, Place, Session, new_node
 from pushserver.redis.dial import ANSWER_SECONDS
 from pushserver.redis.failures import Failures
@@ -110,7 +111,13 @@ class RedisLog:
         self._tail.ordered = self._ordered
         self._upkeep = Upkeep(own, options, lambda: self._writer.session, seconds, shard)
         self.leases = Leases(
-            own, self.node, lambda: self._writer.session, seconds, memory or NoMemory(), shard
+            own,
+            self.node,
+            lambda: self._writer.session,
+            seconds,
+            memory or NoMemory(),
+            self._writer.refused,
+            shard,
         )
         """What this node does for all."""
         self.roll = Roll(
@@ -136,6 +143,7 @@ class RedisLog:
             self._writer_again,
             seconds,
             failures,
+            self._not_listed,
         )
         """The nodes."""
         self._is_first = shard == 0
@@ -287,6 +295,10 @@ class RedisLog:
 
     def _writer_again(self, reason: str) -> None:
         self._writing.again(reason)
+
+    def _not_listed(self, error: ErrorReply, session: Session) -> None:
+        self._writer.refused(error, session)
+        self.roll.wait()
 
     def _leave_for(self, named: Address) -> None:
         self._writing.leave_for(named)

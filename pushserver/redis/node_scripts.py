@@ -16,11 +16,11 @@ if refused then return refused end
 local time = now()
 redis.call('ZCARD', ends)
 redis.call('HLEN', about)
-if name then
-    local holder = redis.call('GET', name)
-    if holder and holder ~= node then return redis.call('HGET', about, holder) or '' end
-    redis.call('SET', name, node, 'PX', ms)
-end
+local holder = name and redis.call('GET', name)
+if holder and holder ~= node then return redis.call('HGET', about, holder) or '' end
+-- A write that takes no memory: with a full one, a node that works must not look gone.
+redis.call('HDEL', about, '')
+if name then redis.call('SET', name, node, 'PX', ms) end
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', text(time))) do
     redis.call('ZREM', ends, gone)
     redis.call('HDEL', about, gone)

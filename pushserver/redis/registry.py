@@ -10,7 +10,7 @@ import msgspec
 
 from pushserver.redis import node_scripts
 from pushserver.redis.commands import ErrorReply, Gone, Send
-from pushserver.redis.connection import NameTaken, Session
+from pushserver.redis.connection import NameTaken, Refused, Session
 from pushserver.redis.failures import Failures
 from pushserver.redis.keys import Keys
 
@@ -24,7 +24,7 @@ class Registry:
     """This node among the others. With a `name`, no other one may have the same.
 
     `session` returns that of the writer, if there is one; `again` ends it. `about` returns what
-    others read about this node, for JSON.
+    others read about this node, for JSON. `refused` is called if Redis refuses to be told.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Registry:
         again: Callable[[str], None],
         monotonic: Callable[[], float],
         failures: Failures,
+        refused: Refused,
     ):
         self.about: Callable[[], dict[str, Any]] = dict
         self._keys = keys
@@ -45,6 +46,7 @@ class Registry:
         self._again = again
         self._monotonic = monotonic
         self._failures = failures
+        self._refused = refused
         self._told = float("-inf")
 
     async def enter(self, send: Send, run: str) -> None:
@@ -64,9 +66,11 @@ class Registry:
             await self._tell(session.send, session.run)
         except NameTaken as error:
             self._again(str(error))
-        except (Gone, ErrorReply):
+        except Gone:
             # The writer has the same session, and notices.
             pass
+        except ErrorReply as error:
+            self._refused(error, session)
 
     async def leave(self) -> None:
         """This node stops: it is gone, and another one may have its name."""

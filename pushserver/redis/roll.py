@@ -112,6 +112,10 @@ class Roll:
         self._epoch = ""
         self._told = float("-inf")
 
+    def wait(self) -> None:
+        """Look for nodes that are gone later: Redis may have refused all, as it has this one."""
+        self._finished = self._monotonic() + NODE_SECONDS
+
     def stop(self) -> None:
         """Tell no more."""
         self._has_left = True

@@ -6,7 +6,8 @@ stored, the answer is an error that begins with FENCED, and nothing was changed.
 
 Redis checks before the first write of a script whether it may write at all, and if that takes
 memory, whether it has any. Nothing stops a script after it. So each script reads first, which
-fails if a key is of another type; and scripts that free memory begin with a write that takes none.
+fails if a key is of another type. Scripts that free memory, or by which a node shows that it works,
+begin with a write that takes none: so a full memory does not stop them.
 Numbers are doubles in Lua: exact up to 2^53.
 """
 

@@ -391,6 +391,11 @@ class Writer:
         self._note_refusal(problem)
         return self._failures.of(f"Redis refused it: {problem.short}")
 
+    def refused(self, error: ErrorReply, session: Session) -> None:
+        """Redis has refused another call of this node."""
+        if session is self._session:
+            self._refusal(error)
+
     def _note_refusal(self, problem: Problem) -> None:
         """Keep it for the state of the node; it is logged once in a while."""
         now = self._monotonic()

@@ -29,7 +29,10 @@ class Node:
         self.session: Session | None = Session(self._send, self.connected.run, attached)
         self.clock = Clock()
         self.memory = SourceMemory()
-        self.leases = Leases(KEYS, name, lambda: self.session, self.clock.seconds, self.memory)
+        self.refusals: list[str] = []
+        self.leases = Leases(
+            KEYS, name, lambda: self.session, self.clock.seconds, self.memory, self.refuse
+        )
         self.events: list[bool] = []
         for script in SCRIPTS:
             self.connected.redis("SCRIPT", "LOAD", script.text)
@@ -42,6 +45,9 @@ class Node:
             return succeed(self.connected.redis(*command))
         except RedisError as error:
             return fail(ErrorReply(str(error)))
+
+    def refuse(self, error: ErrorReply, session: Session) -> None:
+        self.refusals.append(error.word)
 
     def want(self, wants: bool = True, name: str = "s") -> None:
         self.leases.want(name, wants, lambda: self.events.append(self.leases.holds(name)))
@@ -216,18 +222,38 @@ def test_lease_whose_key_another_program_has_is_not_got(
     assert one.leases.held == ["other"]
 
 
-def test_leases_are_renewed_though_the_memory_is_full(
+def test_leases_are_renewed_and_got_though_the_memory_is_full(
+    redis: RedisServer, nodes: tuple[Node, Node]
+) -> None:
+    one, two = nodes
+    one.want()
+    one.work()
+    redis.connection("CONFIG", "SET", "maxmemory", 1)
+    for _ in range(10):
+        one.work(RENEW_SECONDS)
+    assert one.leases.holds("s")
+    expire(redis)
+    two.want()
+    two.work()
+    assert two.leases.holds("s")
+    assert one.refusals == two.refusals == []
+
+
+def test_value_that_redis_refuses_costs_no_lease_and_is_sent_later(
     redis: RedisServer, nodes: tuple[Node, Node]
 ) -> None:
     one, _ = nodes
     one.want()
     one.work()
     redis.connection("CONFIG", "SET", "maxmemory", 1)
-    one.want(False, "a")
-    one.want(name="a")
-    for _ in range(10):
+    for n in range(10):
+        one.memory.set("s", n)
         one.work(RENEW_SECONDS)
     assert one.leases.holds("s")
+    assert set(one.refusals) == {"OOM"}
+    redis.connection("CONFIG", "SET", "maxmemory", 0)
+    one.work(0.5)
+    assert redis.connection("HGET", "{ps0}:r", "s") == b"9"
 
 
 def test_answer_that_comes_after_the_lease_is_not_wanted_releases_it(

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from pushserver.errors import Unavailable
 from pushserver.redis.connection import NameTaken, Session
 from pushserver.redis.failures import Failures
-from pushserver.redis.registry import BEAT_SECONDS, Registry
+from pushserver.redis.registry import BEAT_SECONDS, NODE_SECONDS, Registry
 from tests.redis.node import KEYS
 from tests.redis.server import RedisServer
 from tests.redis.test_leases import Node as Leasing
@@ -31,6 +31,7 @@ class Node(Leasing):
             self.again.append,
             self.clock.seconds,
             Failures(str, self.clock.seconds),
+            self.refuse,
         )
         self.registry.about = lambda: {"name": name, "pid": number, "host": "h"}
 
@@ -113,6 +114,32 @@ def test_what_another_program_wrote_is_left_out(
     redis.connection("ZADD", "{ps0}:n", "+inf", "x", "+inf", "y", "+inf", "z")
     redis.connection("HSET", "{ps0}:ni", "x", "{", "y", "[]")
     assert one.listed() == [1]
+
+
+def test_nodes_stay_and_keep_their_names_though_the_memory_is_full(
+    redis: RedisServer, nodes: tuple[Node, Node]
+) -> None:
+    one, two = nodes
+    one.beat()
+    redis.connection("ZADD", "{ps0}:n", 1, "n1")
+    redis.connection("CONFIG", "SET", "maxmemory", 1)
+    redis.connection("PEXPIRE", "{ps0}:nn:b", 0)
+    for node in nodes:
+        node.beat()
+    assert one.listed() == [2, 1]
+    assert 0 < redis.connection("PTTL", "{ps0}:nn:b") <= NODE_SECONDS * 1000
+    assert one.refusals == two.refusals == []
+
+
+def test_refused_beat_is_told(redis: RedisServer, nodes: tuple[Node, Node]) -> None:
+    one, _ = nodes
+    redis.connection("CONFIG", "SET", "min-replicas-to-write", 1)
+    one.beat()
+    assert one.refusals == ["NOREPLICAS"]
+    redis.connection("CONFIG", "SET", "min-replicas-to-write", 0)
+    one.beat()
+    assert one.listed() == [1]
+    assert one.refusals == ["NOREPLICAS"]
 
 
 def test_list_needs_a_session(nodes: tuple[Node, Node]) -> None:

@@ -29,7 +29,14 @@ class Node:
         self.now = 1.0
         failures = Failures(lambda: problem, self._seconds, shard)
         self.registry = Registry(
-            Keys(), "n", "", lambda: session, lambda reason: None, self._seconds, failures
+            Keys(),
+            "n",
+            "",
+            lambda: session,
+            lambda reason: None,
+            self._seconds,
+            failures,
+            lambda error, session: None,
         )
         self.rosters = Rosters(Keys(), lambda: session, self._seconds, lambda term: False, failures)
 

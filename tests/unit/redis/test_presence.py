@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import ClientInfo
 from pushserver.errors import Unavailable
-from pushserver.redis import presence_scripts, rosters
+from pushserver.redis import node_scripts, presence_scripts, rosters
 from pushserver.redis.commands import ErrorReply
 from pushserver.redis.connection import Session
 from pushserver.redis.failures import Failures
@@ -190,6 +190,29 @@ def test_refusal_is_told_in_the_log_once_and_tried_again(world: World, trouble: 
     world.redis._scripts[presence_scripts.TELL.sha] = tell
     world.settle(1)
     assert world.redis.data.subscribers.counts == {b"a": 1}
+
+
+def test_nobody_leaves_when_redis_accepts_again_after_it_refused_all_nodes(
+    world: World, trouble: Trouble
+) -> None:
+    observer, far = join(world, observes=True), join(world, 1)
+    world.settle(1)
+    accepts, terms = dict(world.redis._scripts), set(world.redis.data.subscribers.terms)
+    for script in (node_scripts.BEAT, presence_scripts.FINISH):
+        world.redis._scripts[script.sha] = lambda *_: ErrorReply("NOREPLICAS too few")
+    world.settle(15)
+    assert world.members[0].log.state.problem == "Redis has too few replicas"
+    assert len(trouble.take()) == NODES
+    # The others come back one after the other.
+    world.redis._scripts.update(accepts)
+    world.freeze(1)
+    world.settle(3)
+    world.thaw(1)
+    world.settle(10)
+    assert set(world.redis.data.subscribers.terms) == terms
+    assert observer.told.get(far.info.client) is not False
+    assert world.members[0].log.state.problem == ""
+    world.check()
 
 
 def test_clients_of_a_dead_main_process_that_its_successor_has_do_not_leave(world: World) -> None:
