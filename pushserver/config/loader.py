@@ -71,12 +71,19 @@ _SECTIONS: dict[str, type] = {
 _COMMON = [f.name for f in dataclasses.fields(Source) if f.name != "options"]
 
 
-def load(text: str, file: str, environment: Mapping[str, str], types: Types) -> Config:
+def load(
+    text: str,
+    file: str,
+    environment: Mapping[str, str],
+    types: Types,
+    broker: Sequence[str] | None = None,
+) -> Config:
     """Load the configuration from a TOML text and the environment; raises InvalidConfig.
 
     The environment has precedence: PUSHSERVER_SECTION_KEY or PUSHSERVER_SECTION_NAME_KEY sets a
     key; white space separates the items of a list. `file` is the name of the text in errors.
-    `types` are the types of sources.
+    `types` are the types of sources. `broker`: the URLs of the option `--broker`, which count in
+    place of `broker.url`.
     """
     try:
         content = tomllib.loads(text)
@@ -103,6 +110,10 @@ def load(text: str, file: str, environment: Mapping[str, str], types: Types) -> 
     auth = with_secrets(config.auth, environment, location)
     auth = with_token_keys(auth, environment, location)
     config = dataclasses.replace(config, auth=auth)
+    if broker is not None:
+        url = broker[0] if len(broker) == 1 else list(broker)
+        config = dataclasses.replace(config, broker=dataclasses.replace(config.broker, url=url))
+        origins["broker.url"] = "--broker"
     _check(config, top)
     return config
 
@@ -192,10 +203,15 @@ def _known_keys(types: Types) -> variables.KnownKeys:
     )
 
 
-def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
+def read(
+    path: str,
+    environment: Mapping[str, str],
+    types: Types,
+    broker: Sequence[str] | None = None,
+) -> Config:
     """Load the configuration from a file, unless `path` is "", and from the environment.
 
-    Raises InvalidConfig.
+    `broker`: see `load`. Raises InvalidConfig.
     """
     try:
         text = Path(path).read_text("utf-8-sig") if path else ""
@@ -205,7 +221,7 @@ def read(path: str, environment: Mapping[str, str], types: Types) -> Config:
         raise InvalidConfig(f"{path}: line {line}: expected UTF-8, got the byte {found}") from None
     except OSError as error:
         raise InvalidConfig(f"{path}: {error.strerror or error}") from None
-    return load(text, path, environment, types)
+    return load(text, path, environment, types, broker)
 
 
 def warnings(
@@ -226,10 +242,12 @@ def warnings(
     yield from colour_warnings(config.page)
 
 
-def check_broker(config: Config, location: Location) -> None:
-    """Raise InvalidConfig if the settings of the broker are wrong, or contradict others."""
+def _check_broker(config: Config, location: Location) -> None:
     broker = config.broker
     if not broker.urls:
+        if broker.url == [] and "broker.url" not in location.origins:
+            problem = "expected the URL of a Redis server, or a list of them, got an empty list"
+            raise location.error("url", problem)
         if broker.ca or broker.name or broker.shards:
             raise location.error("url", "must be set, as other settings of broker are")
         return
@@ -325,7 +343,7 @@ def _check(config: Config, top: Location) -> None:
         Proxies.of(config.limits.exempt_networks)
     except ValueError as error:
         raise top.inner("limits").error("exempt_networks", str(error)) from None
-    check_broker(config, top.inner("broker"))
+    _check_broker(config, top.inner("broker"))
     make_keys(config.auth, top.inner("auth"))
     check_cookie(config.auth, top.inner("auth"))
     check_jwks(config.auth, top.inner("auth"))

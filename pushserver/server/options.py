@@ -14,8 +14,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from pushserver.app.app import App
-from pushserver.config.convert import Location
-from pushserver.config.loader import check_broker, read, warnings
+from pushserver.config.loader import read, warnings
 from pushserver.config.redis_url import parse_url
 from pushserver.config.settings import Config, Types
 from pushserver.errors import InvalidConfig, StartFailed
@@ -343,14 +342,14 @@ def configure(
     """
     types = SourceTypes() if types is None else types
     try:
-        config = read(options["config"], environment, types)
+        config = read(options["config"], environment, types, broker(options))
     except InvalidConfig as error:
         raise StartFailed(str(error)) from None
     for line in warnings(environment, types, config, application):
         _log.warn("{line}", line=line, event_name="setting_dubious")
     given: dict[str, Any] = {"listen": listen_texts(options), "workers": workers(options)}
     server = replace(config.server, **{key: value for key, value in given.items() if value})
-    return with_broker(replace(config, server=server), broker(options))
+    return replace(config, server=server)
 
 
 def broker(options: Options) -> list[str] | None:
@@ -365,19 +364,6 @@ def broker(options: Options) -> list[str] | None:
     except InvalidConfig as error:
         raise StartFailed(f"--broker: {error}") from None
     return urls
-
-
-def with_broker(config: Config, urls: Sequence[str] | None) -> Config:
-    """The configuration with the URLs of the option, if it is given; raises StartFailed."""
-    if urls is None:
-        return config
-    url = urls[0] if len(urls) == 1 else list(urls)
-    config = replace(config, broker=replace(config.broker, url=url))
-    try:
-        check_broker(config, Location("", "--broker", {"--broker.url": "--broker"}))
-    except InvalidConfig as error:
-        raise StartFailed(str(error)) from None
-    return config
 
 
 def listen_texts(options: Options) -> list[str]:

@@ -44,6 +44,16 @@ def test_url_may_be_in_the_file_the_environment_and_the_options() -> None:
     )
 
 
+def test_option_completes_the_other_settings_of_the_broker(tmp_path: Path) -> None:
+    environment = {"PUSHSERVER_BROKER_NAME": "n1"}
+    assert configure(parsed("--broker", URL), environment).broker == Broker(URL, name="n1")
+    path = tmp_path / "c.toml"
+    path.write_text('[broker]\nname = "n2"\nshards = {chat = 1}')
+    urls = ["redis://a", "redis://b"]
+    options = parsed("--config", str(path), "--broker", urls[0], "--broker", urls[1])
+    assert configure(options, {}).broker == Broker(urls, {"chat": 1}, name="n2")
+
+
 def test_several_urls_may_be_in_each_of_them() -> None:
     urls = ("redis://a", "redis://b")
     assert loaded(f"[broker]\n{TWO}").broker.urls == urls
@@ -86,6 +96,7 @@ def test_keys_of_each_shard_begin_with_its_number(prefix: str, prefixes: tuple[s
             'url = "rediss://h"\nca = "/dev/null"',
             "f: broker.ca: '/dev/null': expected certificates",
         ),
+        ("url = []", "f: broker.url: expected the URL of a Redis .* got an empty list"),
         ('ca = "c.pem"', "f: broker.url: must be set, as other settings of broker are"),
         ('name = "n"', "f: broker.url: must be set, as other settings of broker are"),
         ('url = ["redis://h", 7]', "f: broker.url: expected the URL of .* or a list of them"),
@@ -121,6 +132,7 @@ def test_wrong_settings_are_named(text: str, problem: str) -> None:
     [
         (["--broker", "redis://me:secret@h/x"], "--broker: invalid URL of a Redis server"),
         (["--broker", "redis://h", "--config", "c.toml"], "--broker: store.path is set too"),
+        (["--broker", "", "--config", "named.toml"], "--broker: must be set, as other settings"),
     ],
 )
 def test_wrong_options_are_named(
@@ -128,6 +140,7 @@ def test_wrong_options_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("c.toml").write_text('[store]\npath = "x.db"')
+    Path("named.toml").write_text('[broker]\nname = "n1"')
     with pytest.raises(StartFailed, match=re.escape(problem)) as refused:
         configure(parsed(*arguments), {})
     assert "secret" not in str(refused.value)
