@@ -52,9 +52,16 @@ class Layout:
                 " broker.shards moves): give all servers the same broker.url and broker.shards"
             )
             if is_new:
-                self._leave(self._wrong[shard], MISPLACED)
+                self._leave(_unused(self._wrong[shard]), MISPLACED)
         if self._wrong:
-            raise Misplaced(next(iter(self._wrong.values())))
+            own, first = self._wrong.get(shard), next(iter(self._wrong.values()))
+            raise Misplaced(own or _unused(first))
         missing = [n for n in range(self._placement.count) if n not in self._seen]
         if not found and missing:
-            raise Waits(f"it is in no list yet, and waits for shard {missing[0]}, which is away")
+            raise Waits(
+                f"it is in no list yet, and waits until shard {missing[0]} has been reached, too"
+            )
+
+
+def _unused(problem: str) -> str:
+    return f"it is not used, since {problem}"

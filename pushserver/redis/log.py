@@ -326,7 +326,7 @@ class RedisLog:
         if reason not in self._told and len(self._told) < REASONS:
             self._told.add(reason)
             self._log.warn(
-                "no connection to Redis at {address}: {reason}; it is tried again",
+                "not attached to Redis at {address}: {reason}; it is tried again",
                 address=str(self._address),
                 reason=reason,
                 event_name="redis_away",

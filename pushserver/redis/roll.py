@@ -264,7 +264,7 @@ class Roll:
         if error.word not in NOT_DONE and now - self._refused >= LOG_SECONDS:
             self._refused = now
             self._log.warn(
-                "Redis has refused the subscribers of this server, which others do not see: "
+                "Redis has refused what has changed among the subscribers of this server: "
                 "{problem}",
                 problem=f"{error!s:.200}",
                 event_name="redis_presence_refused",

@@ -266,8 +266,8 @@ class Tail:
         points = self.follower.points(self._shard)
         if points:
             self._log.warn(
-                "the log in Redis does not continue after {seq}: "
-                "{n} channels are read from their histories",
+                "the log in Redis does not continue after {seq}; "
+                "channels read from their histories: {n}",
                 seq=self.place[0],
                 n=len(points),
                 event_name="redis_gap",

@@ -88,7 +88,7 @@ def test_scripts_do_what_those_of_the_model_do(shared_redis: RedisServer, seed: 
     with Log(LogLevel.warn) as trouble:
         world = World(real, crowds=most > LIMIT)
         play(world, program(random, 80, most))
-    known = "no connection to Redis at ", "the log in Redis does not continue "
+    known = "not attached to Redis at ", "the log in Redis does not continue "
     assert [line for line in trouble.take() if not line.startswith(known)] == []
     left = shared_redis.connection("KEYS", "{ps0}:p*")
     here = [channel for channel in "ab" if world.here(channel)]

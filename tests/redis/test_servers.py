@@ -200,7 +200,7 @@ def test_redis_is_not_there_at_the_start(group: Group) -> None:
     assert "the log has the reason" in problem
     assert node.get("health/live").status == 200
     assert refusal(node)[0] == 503
-    wait_until(lambda: "no connection to Redis at" in node.log)
+    wait_until(lambda: "not attached to Redis at" in node.log)
     group.redis.start()
     wait_until(node.is_ready)
     assert publish(node, "a", 1)["offset"] == 1
@@ -498,7 +498,7 @@ def test_entry_of_another_program_in_the_log_is_told(group: Group) -> None:
         assert closed_with(socket).code == 1013
     wait_until(node.is_ready)
     publish(node, "a", 2)
-    assert "no connection to Redis at" in node.log
+    assert "not attached to Redis at" in node.log
 
 
 def test_reload_while_redis_is_away(group: Group) -> None:

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from pushserver.channels.publication import Draft, Publication
 from pushserver.errors import LimitExceeded, TooMany, Unavailable
 from pushserver.hub.follower import Image
-from pushserver.redis import tail, writer
+from pushserver.redis import scripts, tail, writer
 from pushserver.redis.commands import ErrorReply
+from pushserver.redis.log import ALIVE_SECONDS
 from pushserver.redis.problems import Problem
 from pushserver.redis.rows import Cleared
 from pushserver.redis.scripts import Bounds
@@ -75,7 +76,7 @@ def test_receipt_does_not_wait_for_a_tail_that_is_away(world: World, trouble: Tr
     here.links[0].bring_down()
     here.links[1].again("a fault")
     assert answers[0].offset == 1
-    assert trouble.take() == ["no connection to Redis at x:6379: a fault; it is tried again"]
+    assert trouble.take() == ["not attached to Redis at x:6379: a fault; it is tried again"]
 
 
 def test_drafts_of_a_turn_wait_for_no_answer(world: World) -> None:
@@ -235,6 +236,22 @@ def test_scripts_that_were_dropped_are_loaded_again(world: World, trouble: Troub
     world.settle()
     assert [a[0].offset for a in answers] == [1, 2]
     assert "NOSCRIPT" in trouble.take()[0]
+
+
+def test_damaged_log_ends_the_session_and_so_is_attached_anew(
+    world: World, trouble: Trouble
+) -> None:
+    alive, epoch = world.redis._scripts[scripts.ALIVE.sha], world.redis.data.epoch.encode()
+    world.redis._scripts[scripts.ALIVE.sha] = lambda *_: [b"", epoch, 0]
+    here = world.members[0]
+    while here.log.session is not None:
+        world.clock.advance(ALIVE_SECONDS)
+        here.carry()
+    world.redis._scripts[scripts.ALIVE.sha] = alive
+    told = "not attached to Redis at x:6379: its data is gone or damaged; it is tried again"
+    assert set(trouble.take()) == {told}
+    world.settle()
+    assert here.log.state.attached
 
 
 def test_drafts_that_wait_have_a_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

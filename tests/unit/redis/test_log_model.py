@@ -346,6 +346,6 @@ def test_each_reader_has_each_publication_once_and_in_order_or_is_told(
 
     run()
     assert all(
-        line.startswith(("no connection to Redis at ", "the log in Redis does not continue "))
+        line.startswith(("not attached to Redis at ", "the log in Redis does not continue "))
         for line in trouble.take()
     )

@@ -185,7 +185,7 @@ def test_refusal_is_told_in_the_log_once_and_tried_again(world: World, trouble: 
     world.settle(10)
     # Of each node.
     assert trouble.take() == NODES * [
-        "Redis has refused the subscribers of this server, which others do not see: OOM no memory"
+        "Redis has refused what has changed among the subscribers of this server: OOM no memory"
     ]
     world.redis._scripts[presence_scripts.TELL.sha] = tell
     world.settle(1)

@@ -372,6 +372,6 @@ def test_everybody_knows_who_is_there(most: int, trouble: Trouble) -> None:
 
     run()
     assert all(
-        line.startswith(("no connection to Redis at ", "the log in Redis does not continue "))
+        line.startswith(("not attached to Redis at ", "the log in Redis does not continue "))
         for line in trouble.take()
     )
