@@ -71,9 +71,9 @@ TELL = Script(
 local meta, ends, terms, log_key, counts, observed, own = unpack(KEYS)
 local node, term, version, most, length = unpack(ARGV, 2, 6)
 local m = redis.call('HMGET', meta, 'run', 'seq')
-local refused = fenced(m[1])
+local refused = fenced(m[1], m[2])
 if refused then return refused end
-local seq, time = number(meta, 'seq', m[2]), now()
+local seq, time = tonumber(m[2]), now()
 if not is_there(ends, node, time) then return GONE end
 local last = redis.call('HGET', terms, term)
 if not last then return OVER end
@@ -136,9 +136,9 @@ FINISH = Script(
     + """
 local meta, ends, terms, dead, log_key = unpack(KEYS)
 local m = redis.call('HMGET', meta, 'run', 'seq')
-local refused = fenced(m[1])
+local refused = fenced(m[1], m[2])
 if refused then return refused end
-local seq, time, ended = number(meta, 'seq', m[2]), now(), 0
+local seq, time, ended = tonumber(m[2]), now(), 0
 redis.call('SCARD', dead)
 for _, term in ipairs(redis.call('HKEYS', terms)) do
     local node = string.match(term, '^(.*):')

@@ -2,7 +2,7 @@
 
 All keys are declared. Times are those of Redis. The first argument of all scripts but `attach` and
 `alive` is the run id of the Redis server to which the connection was attached; if another one is
-stored, the answer is an error that begins with FENCED, and nothing was changed.
+stored, or a damaged `seq`, the answer is an error that begins with FENCED, and nothing was changed.
 
 Redis checks before the first write of a script whether it may write at all, and if that takes
 memory, whether it has any. Nothing stops a script after it. So each script reads first, which
@@ -71,23 +71,36 @@ local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
--- A number that we have written; nothing else is expected in its field.
+-- A number that we may have written, or nothing: doubles are exact up to 2^53, about 9e15.
+local function whole(value)
+    local found = tonumber(value)
+    return found and found >= 0 and found <= 1e15 and found % 1 == 0 and found
+end
+local function not_whole(key, field, value)
+    local has = value and ' has ' .. field .. ' = "' .. value .. '"' or ' has no ' .. field
+    return key .. has .. ', expected a whole number up to 10^15'
+end
+-- The number of a field, in which nothing else is expected.
 local function number(key, field, value)
-    return tonumber(value)
-        or error(key .. ' has ' .. field .. ' = "' .. tostring(value) .. '", expected a number', 0)
+    return whole(value) or error(not_whole(key, field, value), 0)
 end
 -- The text of an error: a table since Redis 7.
 local function message(found)
     return type(found) == 'table' and found.err or tostring(found)
 end
-local function fenced(run)
-    return run ~= ARGV[1] and redis.error_reply('FENCED another run of Redis has the log')
+-- The error if this is not the log to which the node was attached; or, when the seq is given, if
+-- that is damaged: `attach` begins another epoch then.
+local function fenced(run, seq)
+    if run ~= ARGV[1] then return redis.error_reply('FENCED another run of Redis has the log') end
+    if seq ~= nil and not whole(seq) then
+        return redis.error_reply('FENCED ' .. not_whole(KEYS[1], 'seq', seq))
+    end
 end
 -- The fields of a row of a channel, or nothing if the row is not ours.
 local function row(entry)
     local f = entry[2]
     if f[1] ~= 'q' or f[3] ~= 't' or f[5] ~= 'n' or f[7] ~= 'd' then return end
-    return tonumber(f[2]), tonumber(f[4]), tonumber(f[6]), f[8]
+    return whole(f[2]), whole(f[4]), whole(f[6]), f[8]
 end
 -- Add an entry to the log. An id above that of the numbering is another program's.
 local function log(...)

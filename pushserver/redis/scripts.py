@@ -55,7 +55,7 @@ local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq', 'layout', 'runs', 'pa
 local placed = redis.call('HGET', place, 'shards')
 if m[4] and m[4] ~= layout then return redis.error_reply('LAYOUT ' .. m[4]) end
 if placed and placed ~= shards then return redis.error_reply('SHARDS ' .. placed) end
-local epoch, seq = m[2], m[3] and tonumber(m[3])
+local epoch, seq = m[2], whole(m[3])
 local same = m[1] and epoch and seq and (m[1] == run or keep == '1')
 -- Before there were other shards, their channels were here, or nowhere.
 same = same and (placed or shards == '')
@@ -144,7 +144,7 @@ local bytes, size, max_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(AR
 local ttl, bucket, log_length, max_channels, key_ttl, max_keys, key_name = unpack(ARGV, 9, 15)
 
 local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq', 'b' .. bucket)
-local refused = fenced(m[1])
+local refused = fenced(m[1], m[3])
 if refused then return refused end
 local epoch = m[2]
 if key then
@@ -163,7 +163,7 @@ if publisher and redis.call('ZCOUNT', publisher, text(time + 1), '+inf') >= tonu
     return redis.error_reply('KEYS this publisher has ' .. max_keys .. ' idempotency keys')
 end
 local c = redis.call('HMGET', channel_key, 'top', 'floor', 'fq', 'g', 'b', 't', 'ttl')
-local seq = number(meta, 'seq', m[3]) + 1
+local seq = tonumber(m[3]) + 1
 local generation = number(meta, 'b' .. bucket, m[4] or 0)
 local top, floor, floor_seq, total = 0, 0, generation, 0
 if c[1] then
@@ -251,9 +251,9 @@ IMAGE = Script(
     COMMON
     + """
 local m = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq')
-local refused = fenced(m[1])
+local refused = fenced(m[1], m[3])
 if refused then return refused end
-local epoch, seq = m[2], number(KEYS[1], 'seq', m[3])
+local epoch, seq = m[2], tonumber(m[3])
 
 local function image(key, rows_key, bucket, point, offset)
     local c = redis.call('HMGET', key, 'top', 'floor', 'fq', 'g')
@@ -309,9 +309,9 @@ CLEAR = Script(
 local meta, log_key, due, channel_key, rows_key = unpack(KEYS)
 local channel, log_length = ARGV[2], ARGV[3]
 local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq')
-local refused = fenced(m[1])
+local refused = fenced(m[1], m[3])
 if refused then return refused end
-local seq = number(meta, 'seq', m[3])
+local seq = tonumber(m[3])
 local c = redis.call('HMGET', channel_key, 'top', 'floor', 'fq')
 if not c[1] then return {0, seq, 0} end
 local top, floor = number(channel_key, 'top', c[1]), number(channel_key, 'floor', c[2])
@@ -341,9 +341,9 @@ ORDER = Script(
     + """
 local meta, log_key = unpack(KEYS)
 local m = redis.call('HMGET', meta, 'run', 'seq')
-local refused = fenced(m[1])
+local refused = fenced(m[1], m[2])
 if refused then return refused end
-local seq = number(meta, 'seq', m[2])
+local seq = tonumber(m[2])
 local id = text(seq) .. '-' .. text(following(log_key, seq))
 refused = log(log_key, 'MAXLEN', '~', ARGV[2], id, 'k', 'order', 'n', ARGV[3], 'd', ARGV[4])
 return refused or 1
@@ -355,7 +355,8 @@ ALIVE = Script(
     COMMON
     + """
 local m = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq')
-return {m[1] or '', m[2] or '', tonumber(m[3] or 0)}
+local seq = whole(m[3])
+return {seq and m[1] or '', m[2] or '', seq or 0}
 """,
 )
 

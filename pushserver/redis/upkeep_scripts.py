@@ -27,9 +27,9 @@ SWEEP = Script(
     + """
 local meta, due = KEYS[1], KEYS[2]
 local m = redis.call('HMGET', meta, 'run', 'epoch', 'seq')
-local refused = fenced(m[1])
+local refused = fenced(m[1], m[3])
 if refused then return refused end
-local seq, time, evicted, forgotten, failed = number(meta, 'seq', m[3]), now(), 0, 0, {}
+local seq, time, evicted, forgotten, failed = tonumber(m[3]), now(), 0, 0, {}
 
 local function sweep(channel_key, rows_key, name, bucket, ttl)
     local score = redis.call('ZSCORE', due, name)

@@ -258,7 +258,9 @@ class Writer:
             raise self._refusal(error) from None
         if session is self._session:
             if run != session.run.encode():
-                self._again("its data set belongs to another run")
+                self._again(
+                    "its data set belongs to another run" if run else "its data is gone or damaged"
+                )
             self._saw(epoch.decode())
         return epoch.decode(), seq
 

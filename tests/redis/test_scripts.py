@@ -47,6 +47,13 @@ def contents(redis: Connection) -> dict[bytes, Any]:
     return {key: redis("DUMP", key) for key in redis("KEYS", "*")}
 
 
+def change(redis: Connection, key: bytes, field: str, value: str | None) -> None:
+    """Change a field of a hash, or remove it."""
+    redis("HDEL", key, field)
+    if value is not None:
+        redis("HSET", key, field, value)
+
+
 def refuses(redis: Connection, word: str, call: Callable[[], object]) -> None:
     """Check that this call fails with an error of this first word, and changes nothing."""
     before = contents(redis)
@@ -493,15 +500,46 @@ class TestForeignPrograms:
         assert node.due() == []
 
     @pytest.mark.parametrize("field", ["top", "floor", "fq", "g", "b", "t"])
+    @pytest.mark.parametrize("value", ["junk", "9007199254740993", "-1", "1.5", None])
     def test_a_field_that_is_no_number_is_named(
-        self, node: Node, redis: Connection, field: str
+        self, node: Node, redis: Connection, field: str, value: str | None
     ) -> None:
         node.publish()
-        redis("HSET", KEYS.channel("a"), field, "junk")
+        change(redis, KEYS.channel("a"), field, value)
+        if (field, value) == ("top", None):
+            # Then there is no channel.
+            return
         before = contents(redis)
-        with pytest.raises(RedisError, match=rf'{{ps0}}:c:a has {field} = "junk", expected a'):
+        found = f"no {field}" if value is None else f'{field} = "{value}"'
+        with pytest.raises(RedisError, match=rf"{{ps0}}:c:a has {found}, expected a whole number"):
             node.publish()
         assert contents(redis) == before
+
+    @pytest.mark.parametrize("value", ["junk", "9007199254740993", "-1", "1.5", None])
+    def test_a_damaged_seq_begins_another_epoch_that_goes_on(
+        self, node: Node, redis: Connection, value: str | None
+    ) -> None:
+        node.publish()
+        change(redis, KEYS.meta, "seq", value)
+        for name in ("publish", "image", "clear", "sweep"):
+            refuses(redis, "FENCED", partial(CALLS[name], node))
+        assert node.alive() == ("", "e1", 0)
+        assert node.attach("e2") == Attached("e2", 1, 1)
+        assert node.publish() == Numbered("new", 2, 2, 0, "e2", NOON)
+        assert node.attach("e3") == Attached("e2", 2, 3)
+
+    def test_a_channel_with_a_damaged_field_is_healed_by_a_new_epoch_without_it(
+        self, node: Node, redis: Connection
+    ) -> None:
+        for channel in "aab":
+            node.publish(channel)
+        redis("HSET", KEYS.channel("a"), "top", "junk")
+        redis("DEL", KEYS.channel("a"), KEYS.rows("a"))
+        redis("HDEL", KEYS.meta, "run")
+        refuses(redis, "FENCED", node.publish)
+        node.attach("e2")
+        assert node.publish() == Numbered("new", 4, 1, 0, "e2", NOON)
+        assert (offsets(node.image("a")), offsets(node.image("b"))) == ([1], [1])
 
     def test_a_history_with_other_rows_is_dropped(self, node: Node, redis: Connection) -> None:
         spoils: list[tuple[str | bytes | int, ...]] = [
