@@ -1,12 +1,13 @@
 """A small server of feeds and event streams, with invented events.
 
 It needs Python alone: python3 feedserver.py 8081
+
+An event follows from its number and the number from the time, so a restart changes nothing of the past.
 """
 
 import base64
 import hashlib
 import json
-import random
 import sys
 import threading
 import time
@@ -15,10 +16,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
 from xml.sax.saxutils import escape
 
-STARTED = int(time.time())
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC).timestamp()  # the event 0 of each feed
 KEPT = 50
+PAST = 5  # events that are there at the start
 SHIPS = ["Aurora", "Beluga", "Calypso", "Dorothea"]
 
 
@@ -27,14 +30,18 @@ class Events:
 
     def __init__(self, seconds, make):
         self.seconds, self.make = seconds, make
-        self.count = 0
+        self.count = 0  # the number of the newest
         self.kept = deque(maxlen=KEPT)  # (number, time, event)
         self.changed = threading.Condition()
 
-    def add(self):
+    def advance(self, now):
+        """Make the events until this time, and of many the last few."""
+        newest = int((now - BEGAN) // self.seconds)
         with self.changed:
-            self.count += 1
-            self.kept.append((self.count, time.time(), self.make(self.count)))
+            for number in range(max(self.count, newest - PAST) + 1, newest + 1):
+                at = BEGAN + number * self.seconds
+                self.kept.append((number, at, self.make(number)))
+                self.count = number
             self.changed.notify_all()
 
     def follow(self, after):
@@ -48,7 +55,7 @@ class Events:
 
 
 def news(number):
-    title = random.choice(["Tea has arrived", "Fog at the harbour", "<b>Bread</b> & butter"])
+    title = Random(number).choice(["Tea has arrived", "Fog at the harbour", "<b>Bread</b> & butter"])
     return {"title": f"{title} ({number})", "text": "From the harbour, by our own reporter."}
 
 
@@ -57,14 +64,17 @@ def blog(number):
 
 
 def tide(number):
+    random = Random(number)
     return {"gauge": random.choice(["north", "south"]), "metres": round(random.uniform(-2, 3), 2)}
 
 
 def ship(number):
+    random = Random(number)
     return {"name": random.choice(SHIPS), "does": random.choice(["arrives", "leaves"])}
 
 
 def price(number):
+    random = Random(number)
     return {"goods": random.choice(["tea", "coffee"]), "price": round(random.uniform(3, 9), 2)}
 
 
@@ -105,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def rss(self, events):
         items = "".join(
-            f"<item><guid isPermaLink='false'>{STARTED}-{number}</guid>"
+            f"<item><guid isPermaLink='false'>{number}</guid>"
             f"<title>{escape(event['title'])}</title>"
             f"<description>{escape(event['text'])}</description>"
             f"<link>http://{self.headers['Host']}/news.rss#{number}</link>"
@@ -117,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def atom(self, events):
         entries = "".join(
-            f"<entry><id>tag:feedserver,{STARTED}:{number}</id>"
+            f"<entry><id>tag:feedserver:blog:{number}</id>"
             f"<title>{escape(event['title'])}</title><summary>{escape(event['text'])}</summary>"
             f"<link href='http://{self.headers['Host']}/blog.atom#{number}'/>"
             f"<author><name>Ann</name></author><updated>{iso(at)}</updated></entry>"
@@ -134,13 +144,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         # A reader of server-sent events comes back with the id of the last one that it has.
-        run, _, last = self.headers.get("Last-Event-ID", "").partition("-")
-        is_known = run == str(STARTED) and last.isdecimal()
+        last = self.headers.get("Last-Event-ID", "")
+        is_known = last.isdecimal() and int(last) < events.count
         for number, _at, event in events.follow(int(last) if is_known else events.count):
             self.wfile.write(encode(number, json.dumps(event)))
 
     def sse(self, number, text):
-        return f"id: {STARTED}-{number}\ndata: {text}\n\n".encode()
+        return f"id: {number}\ndata: {text}\n\n".encode()
 
     def line(self, number, text):
         return f"{text}\n".encode()
@@ -172,16 +182,10 @@ def iso(at):
 
 
 def produce():
-    """Make events for ever, and a few of the past at first."""
-    due = {events: time.monotonic() for events in EVENTS.values()}
-    for events in EVENTS.values():
-        for _ in range(5):
-            events.add()
+    """Make events for ever."""
     while True:
-        for events, at in due.items():
-            if time.monotonic() > at:
-                events.add()
-                due[events] = time.monotonic() + events.seconds
+        for events in EVENTS.values():
+            events.advance(time.time())
         time.sleep(0.5)
 
 

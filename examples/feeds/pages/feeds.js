@@ -22,6 +22,7 @@ class Column {
     this.waiting = []; // events that the column does not show yet
     this.refusal = ""; // of the channel
     this.failure = ""; // of its sources
+    this.shown = 0; // events that have the words
     const heading = section.querySelector("h2");
     heading.id = `of-${this.channel}`;
     section.setAttribute("aria-labelledby", heading.id);
@@ -47,7 +48,7 @@ class Column {
     this.waiting.push(event);
     if (this.waiting.length > MOST) this.waiting.shift();
     this.timer ??= setTimeout(() => this.flush(), FLUSH_MS);
-    if (isPaused) showPaused();
+    showPaused();
   }
 
   // All that has come in since the last time, in one change of the page.
@@ -68,6 +69,7 @@ class Column {
     this.waiting = [];
     this.list.replaceChildren();
     this.summarize();
+    showPaused();
   }
 
   filter() {
@@ -76,10 +78,11 @@ class Column {
   }
 
   summarize() {
-    const { children } = this.list;
-    const shown = [...children].filter((row) => !row.hidden).length;
-    const all = `${children.length} ${children.length === 1 ? "event" : "events"}`;
-    this.count.textContent = children.length === 0 ? "Nothing yet." : words.length ? `${shown} of ${all}` : all;
+    const { length } = this.list.querySelectorAll("[data-words]");
+    this.shown = this.list.querySelectorAll("[data-words]:not([hidden])").length;
+    const all = `${length} ${length === 1 ? "event" : "events"}`;
+    this.count.textContent = length === 0 ? "Nothing yet." : words.length ? `${this.shown} of ${all}` : all;
+    showFound();
   }
 
   tell() {
@@ -92,7 +95,7 @@ class Column {
 function rowOf({ data, event, time, gap }) {
   const row = element("li");
   if (gap !== undefined) {
-    row.append(element("p", "quiet", `${gap} events are missing here.`));
+    row.append(element("p", "quiet", gap === 1 ? "One event is missing here." : `${gap} events are missing here.`));
     return row;
   }
   const isObject = typeof data === "object" && data !== null && !Array.isArray(data);
@@ -162,16 +165,32 @@ const matches = (text, word) => (word.startsWith("-") ? !text.includes(word.slic
 function search() {
   words = byId("search").value.toLowerCase().split(/\s+/).filter((word) => word !== "" && word !== "-");
   for (const column of columns) column.filter();
-  const found = document.querySelectorAll("section:not([hidden]) li:not([hidden])").length;
-  byId("found").textContent = words.length > 0 ? `${found} found` : "";
   keepView();
 }
 
-function choose(column, isShown) {
-  column.section.hidden = !isShown;
-  if (isShown) hidden.delete(column.channel);
-  else hidden.add(column.channel);
+// In the columns that are shown.
+function showFound() {
+  const found = columns.reduce((sum, { section, shown }) => sum + (section.hidden ? 0 : shown), 0);
+  const text = words.length > 0 ? `${found} found` : "";
+  // Who listens to the page hears each change.
+  if (byId("found").textContent !== text) byId("found").textContent = text;
+}
+
+function choose() {
+  for (const { section, box, channel } of columns) {
+    section.hidden = !box.checked;
+    if (box.checked) hidden.delete(channel);
+    else hidden.add(channel);
+  }
+  byId("none").hidden = columns.some(({ box }) => box.checked);
+  showFound();
   keepView();
+}
+
+function showAll() {
+  for (const { box } of columns) box.checked = true;
+  choose();
+  columns[0].box.focus(); // the button is hidden now
 }
 
 // The URL of the page has the view: it can be linked, and a reload keeps it.
@@ -233,14 +252,15 @@ for (const section of document.querySelectorAll("section[data-channel]")) {
   const column = new Column(section);
   columns.push(column);
   const box = element("input");
-  Object.assign(box, { type: "checkbox", checked: !hidden.has(column.channel) });
-  box.onchange = () => choose(column, box.checked);
-  section.hidden = !box.checked;
+  Object.assign(box, { type: "checkbox", checked: !hidden.has(column.channel), onchange: choose });
+  column.box = box;
   const label = element("label");
   label.append(box, ` ${column.name}`);
   byId("chosen").append(label);
 }
 byId("search").oninput = search;
 byId("pause").onclick = pause;
+byId("all").onclick = showAll;
 search();
+choose();
 followStatus();
