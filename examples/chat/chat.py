@@ -7,12 +7,12 @@ from unicodedata import normalize
 from pushserver import PushServer, Refused
 
 app = PushServer(pages=Path(__file__).parent / "pages")
-put_out = set()  # persons; the channel of this name has them for the next start
+put_out = set()  # (name, person); the channel of this name has them for the next start
 
 
 @app.on("start")
 def start():
-    put_out.update(publication.data for publication in app.last("put-out", 1000))
+    put_out.update(tuple(publication.data) for publication in app.last("put-out", 1000))
 
 
 # None of these handlers blocks, so they may run on the reactor's thread, one at a time.
@@ -23,17 +23,29 @@ def enter(client, data):
             name = " ".join(normalize("NFKC", name[:100]).split())
         case _:
             raise Refused("expected a name and a secret")
-    if not 0 < len(name) <= 30 or not name.isprintable():
+    for character in name:
+        if not character.isprintable():
+            raise Refused(f"the name has a character that is not printable: U+{ord(character):04X}")
+    if not 0 < len(name) <= 30:
         raise Refused("a name has 1 to 30 characters")
-    # A person is a name in one browser: another one cannot come back as the same person.
-    person = sha256(f"{name}\n{secret!a}".encode()).hexdigest()[:16]
-    if person in put_out:
+    person = person_of(name, secret)
+    if any(is_browser_of(*other, client, secret) for other in put_out):
         raise Refused("a moderator has put you out")
     for other in app.clients:
         if other.user.casefold() == name.casefold() and other.state.get("person") != person:
             raise Refused(f"{other.user} is here already: take another name")
     client.user = name
-    client.state["person"] = person
+    client.state.update(person=person, secret=secret)
+
+
+# A person is a name in one browser: another one cannot come back as the same person.
+def person_of(name, secret):
+    return sha256(f"{name}\n{secret!a}".encode()).hexdigest()[:16]
+
+
+# Whatever name the browser gives now. A moderator is not put out: another name may be a trial.
+def is_browser_of(name, person, client, secret):
+    return person_of(name, secret) == person and not is_moderator(client)
 
 
 @app.on("subscribe")
@@ -71,14 +83,20 @@ def remove(client, offset):
 
 
 @app.on("put out", thread=False)
-def put_person_out(client, person):
-    if not is_moderator(client) or not isinstance(person, str) or len(person) > 16:
+def put_person_out(client, data):
+    match data:
+        case {"name": str(name), "person": str(person)} if len(name) <= 30 and len(person) <= 16:
+            pass
+        case _:
+            raise Refused("expected the name and the person of a message")
+    if not is_moderator(client):
         raise Refused("only moderators put people out")
-    if person not in put_out:
-        put_out.add(person)
-        app.publish("put-out", person)
+    if (name, person) not in put_out:
+        put_out.add((name, person))
+        app.publish("put-out", [name, person])
     for other in app.clients:
-        if other.state.get("person") == person:
+        secret = other.state.get("secret")
+        if secret and is_browser_of(name, person, other, secret):
             other.disconnect("a moderator has put you out")
 
 

@@ -85,6 +85,8 @@ def seed(server: Server, count: int, word: str) -> None:
 
 def test_people_talk(visits: Visits) -> None:
     ann = enter(visits, " Ann ", color_scheme="dark")
+    expect(ann.locator("#beginning")).to_be_visible()
+    expect(ann.locator("#older")).to_be_hidden()
     ben = enter(visits, "Ben", **PHONE)
     expect(ann.locator("#people")).to_have_text("Here: you and Ben")
     expect(ben.locator("#people")).to_have_text("Here: you and Ann")
@@ -110,7 +112,9 @@ def test_people_talk(visits: Visits) -> None:
     for name, reason in {
         "ANN": "Ann is here already: take another name",
         "   ": "a name has 1 to 30 characters",
-        "Ann\u202e": "a name has 1 to 30 characters",
+        "A" * 29 + "㎯": "a name has 1 to 30 characters",  # four characters when it is normalized
+        "Ann\u202e": "the name has a character that is not printable: U+202E",
+        "\u200b": "the name has a character that is not printable: U+200B",
     }.items():
         other = enter(visits, name, inside=False)
         expect(other.locator("#state")).to_have_text(f"You are out: {reason}.")
@@ -184,9 +188,15 @@ def test_history_unread_and_moderation(server: Server, visits: Visits) -> None:
     expect(dan.locator("#state")).to_have_text(out)
     dan.reload()
     expect(dan.locator("#state")).to_have_text(out)
+    dan.fill("#name", "Daniel")
+    dan.evaluate("document.getElementById('state').textContent = ''")
+    dan.click("text=Come in")
+    expect(dan.locator("#state")).to_have_text(out)
     refused = "async () => { const { connect } = await import('/static/pushserver.js');"
     refused += "const server = connect({ data: { name: 'Eve', secret: 'x'.repeat(16) } });"
-    refused += "const orders = [['remove', 1], ['put out', 'zoe'], ['say', 'x'], ['say', null]];"
+    refused += "const zoe = { name: 'Zoe', person: 'zoe' };"
+    refused += "const orders = [['remove', 1], ['put out', zoe], ['put out', 'zoe'],"
+    refused += " ['say', 'x'], ['say', null]];"
     refused += (
         "const results = await Promise.allSettled(orders.map((order) => server.call(...order)));"
     )
@@ -194,6 +204,7 @@ def test_history_unread_and_moderation(server: Server, visits: Visits) -> None:
     assert late.evaluate(refused) == [
         "only moderators remove messages",
         "only moderators put people out",
+        "expected the name and the person of a message",
         "a message has 1 to 1,000 characters",
         "a message has 1 to 1,000 characters",
     ]
@@ -211,6 +222,19 @@ def test_history_unread_and_moderation(server: Server, visits: Visits) -> None:
         expect(page.locator("#state")).to_have_text("Connected.")
     dan.reload()
     expect(dan.locator("#state")).to_have_text(out)
+    dan.click("summary")
+    dan.fill("#key", KEY)
+    dan.click("text=Come in")
+    expect(dan.locator("#state")).to_have_text("Connected.")
+    # What is not read is of no interest to somebody who leaves.
+    late.locator("#talk").evaluate(
+        "(talk) => new Promise((done) => { talk.addEventListener('scroll', done, { once: true });"
+        " talk.scrollTop = 0; })"
+    )
+    seed(server, 1, "last")
+    expect(late).to_have_title("(1) Chat")
+    late.click("text=Leave")
+    expect(late).to_have_title("Chat")
 
 
 def test_flood_is_refused(server: Server, visits: Visits) -> None:
@@ -234,8 +258,11 @@ def test_works_with_workers(browser: Browser, tmp_path: Path) -> None:
         running(chat(tmp_path, "--workers", "2")) as server,
         closing(Visits(browser, server.url)) as visits,
     ):
+        seed(server, 50, "early")  # all that a page asks for at first
         people = [enter(visits, name) for name in ("Ann", "Ben", "Cleo")]
         for page in people:
+            expect(page.locator("#beginning")).to_be_visible()
+            expect(page.locator("#older")).to_be_hidden()
             expect(page.locator("#people")).to_contain_text(" and ")
             say(page, f"hello {page.input_value('#name')}")
         for page in people:

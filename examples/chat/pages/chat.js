@@ -20,6 +20,7 @@ let following = true; // whether the page stays at the newest message
 let top = 0; // where the messages were scrolled to
 let frame = null; // in which the page shows what has come in
 let cut = false; // whether older messages have left the page
+let ahead = []; // the event before the older ones that the page has, if there is one
 
 const rows = new Map(); // by offset
 const removed = new Set(); // offsets of messages that a moderator has removed
@@ -86,8 +87,9 @@ async function changed(name, key, { state, reason }) {
 function inside() {
   numberOf(me.name, me.person);
   show(true);
-  watch = server.watch("said", onSaid, { last: FIRST, onGap, onReset: clear, onWatching, onState: refused });
+  watch = server.watch("said", onSaid, { last: FIRST, onGap, onReset, onWatching, onState: refused });
   server.watch("typing", onTyping, { last: 0 });
+  lookForOlder();
 }
 
 function refused({ state, reason }) {
@@ -99,6 +101,7 @@ function leave(reason) {
   server = null;
   watch = null;
   ours?.close();
+  setUnread(0);
   show(false);
   tell(reason);
 }
@@ -165,7 +168,7 @@ function controls({ name, person }, offset) {
     return button;
   };
   const remove = order("Remove", "remove", offset);
-  return person === me.person ? [remove] : [remove, order("Put out", "put out", person)];
+  return person === me.person ? [remove] : [remove, order("Put out", "put out", { name, person })];
 }
 
 // Names are free to take, so two people who have had the same one get different numbers.
@@ -190,7 +193,13 @@ function withoutText(row) {
 
 function onGap({ missed }) {
   const count = missed === null ? "Some" : missed;
-  messages.append(element("p", "note", `${count} messages are missing here.`));
+  const text = count === 1 ? "One message is missing here." : `${count} messages are missing here.`;
+  messages.append(element("p", "note", text));
+}
+
+function onReset() {
+  clear();
+  lookForOlder();
 }
 
 function clear() {
@@ -199,7 +208,8 @@ function clear() {
   removed.clear();
   following = true;
   cut = false;
-  byId("older").hidden = false;
+  ahead = [];
+  byId("older").hidden = true;
   byId("beginning").hidden = true;
   setUnread(0);
 }
@@ -209,6 +219,7 @@ function cutOldest() {
   rows.delete(Number(row.dataset.offset));
   row.remove();
   cut = true;
+  showOlder(true);
 }
 
 byId("older").onclick = async () => {
@@ -216,17 +227,36 @@ byId("older").onclick = async () => {
   if (cut) return location.reload();
   byId("older").disabled = true;
   try {
-    addOlder(await watch.more(FIRST));
+    addOlder(await older(FIRST));
   } catch (error) {
     tell(`No older messages: ${error.message}.`);
   }
   byId("older").disabled = false;
 };
 
+// Events for the page. One more is asked for, so that the page knows whether there are older ones.
+async function older(count) {
+  const before = ahead;
+  const asked = count || 1;
+  const found = await watch.more(asked);
+  if (ahead !== before) return []; // the page begins anew
+  const hasMore = found.length === asked;
+  found.push(...ahead);
+  ahead = hasMore ? found.splice(0, 1) : [];
+  showOlder(hasMore);
+  return found;
+}
+
+function lookForOlder() {
+  older(0).catch(() => showOlder(true));
+}
+
+function showOlder(hasMore) {
+  byId("older").hidden = !hasMore;
+  byId("beginning").hidden = hasMore;
+}
+
 function addOlder(found) {
-  const isAll = found.length < FIRST;
-  byId("older").hidden = isAll;
-  byId("beginning").hidden = !isAll;
   for (const { event, data } of found) if (event === "removed") hide(data?.offset);
   const older = found.filter(({ event, data }) => event !== "removed" && typeof data?.text === "string");
   const height = talk.scrollHeight;
