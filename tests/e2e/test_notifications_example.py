@@ -199,8 +199,26 @@ def test_desktop(server: Server, visits: Visits) -> None:
     assert (shown["title"], shown["body"]) == ("Not seen", "yet")
     denied.click("text=Mark all as read")
     page.wait_for_function("shown[0].closed")
+    # A logout, and a login of another user, concern all tabs of the browser, and no other browser.
+    publish(server, "notices:%23ben", {"title": "Later"})
+    tab = page.context.new_page()
+    tab.goto(server.url)
+    for here in (page, tab, denied):
+        unread(here, 1)
     page.click("text=Log out")
-    expect(page.locator("#pushserver-notices")).to_have_count(0)
+    for here in (page, tab):
+        expect(here.locator("#pushserver-notices")).to_have_count(0)
+        expect(here).to_have_title("The shop")
+    unread(denied, 1)
+    other = denied.context.new_page()
+    other.goto(server.url)
+    unread(other, 1)
+    other.evaluate(
+        "fetch('./login', { method: 'POST', body: new URLSearchParams({ user: 'ann' }) })"
+    )
+    other.reload()
+    expect(denied.locator("#pushserver-notices")).to_have_count(0)
+    expect(other.locator(".opener[aria-label]")).to_be_visible()
 
 
 @contextmanager

@@ -14,7 +14,11 @@ const SEVERITIES = ["info", "success", "warning", "critical"];
 
 const { tokenUrl } = [...document.scripts].find(({ src }) => src === import.meta.url)?.dataset ?? {};
 
+// Tells the other tabs of the site the user of each token, or an empty name when nobody is logged in.
+const tabs = new BroadcastChannel(`notices ${new URL(tokenUrl, document.baseURI)}`);
+
 let server = null;
+let user = "";
 let isLoggedOut = false;
 let readUntil = 0; // a time
 let isComplete = false; // whether the retained notices, and what was read of them, are here
@@ -29,9 +33,10 @@ const complete = new Set(); // channels
 async function getToken() {
   const response = await fetch(tokenUrl, { cache: "no-store" });
   isLoggedOut = response.status === 204 || response.status === 401;
-  if (isLoggedOut) return null;
-  if (!response.ok) throw new Error(`${tokenUrl} answered ${response.status}`);
-  return (await response.json()).token;
+  if (!isLoggedOut && !response.ok) throw new Error(`${tokenUrl} answered ${response.status}`);
+  const token = isLoggedOut ? null : (await response.json()).token;
+  tabs.postMessage(token ? userOf(token) : "");
+  return token;
 }
 
 async function firstToken() {
@@ -55,7 +60,7 @@ async function start() {
   if (!tokenUrl) throw new Error("notices.js: its script element needs data-token-url");
   const token = await firstToken();
   if (!token) return;
-  const user = userOf(token);
+  user = userOf(token);
   document.body.append(host);
   server = connect({ token, getToken, share: user });
   server.onState(showState);
@@ -64,6 +69,19 @@ async function start() {
     watch(channel, (event) => arrived(channel, event), handlers);
   }
   watch(`read:#${user}`, wasRead, { onReset: () => readIds.clear() });
+}
+
+tabs.onmessage = ({ data }) => {
+  if (server && data !== user) end();
+};
+
+// The page is as it was before.
+function end() {
+  server.close();
+  isComplete = false;
+  host.remove();
+  for (const shown of desktop.values()) shown.close();
+  setBadge("");
 }
 
 function watch(channel, onEvent, handlers) {
@@ -276,10 +294,7 @@ function showToast(notice) {
 function showState({ state: now, reason }) {
   const words = { live: "", connecting: "Connecting…", reconnecting: `Connecting again: ${reason}…` };
   tell(words[now] ?? `No connection: ${reason}`);
-  if (now === "closed" && isLoggedOut) {
-    host.remove();
-    setBadge("");
-  }
+  if (now === "closed" && isLoggedOut) end();
   opener.classList.toggle("away", now !== "live");
 }
 
