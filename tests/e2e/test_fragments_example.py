@@ -25,8 +25,8 @@ COPIES = {
 }
 AXE = MODULES / "axe-core" / "axe.min.js"
 FOUND = "async () => (await axe.run()).violations.map((found) => found.id)"
-# htmx ends its own request when the page leaves, and writes a lost connection to the console.
-LOST = f"{LOST_CONNECTION}|orders.as=htmx.*: net::ERR_ABORTED|htmx:sse:error: Failed to fetch"
+# A page that leaves ends its stream, and htmx writes a lost connection to the console.
+LOST = f"{LOST_CONNECTION}|orders.as=.*: net::ERR_ABORTED|htmx:sse:error: Failed to fetch"
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,25 @@ def test_page_shows_each_order_once(
         assert seen == list(range(begin, begin + len(seen)))
         page.evaluate(AXE.read_text("utf-8"))
         assert page.evaluate(FOUND) == []
+    assert visits.problems == []
+
+
+def test_pages_begin_anew_with_a_new_history(browser: Browser, tmp_path: Path) -> None:
+    with (
+        running(Server(tmp_path, "--app", str(EXAMPLE / "orders.py"))) as server,
+        closing(Visits(browser, server.url)) as visits,
+    ):
+        visits.allow(LOST)
+        pages = [visits.open(path) for path in ("", "htmx", "turbo")]
+        for page in pages:
+            order(server, page, f"before {page.title()}")
+        server.stop()
+        server.start()
+        publish(server, "orders", {"item": "the first", "pieces": 1})
+        for page in pages:
+            expect(page.locator("#orders > li").filter(has_text="the first")).to_have_count(1)
+            seen = offsets(page)
+            assert seen == list(range(seen[0], seen[0] + len(seen)))
     assert visits.problems == []
 
 
