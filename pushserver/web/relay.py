@@ -15,20 +15,29 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pushserver.errors import TooMany
+from pushserver.protocols.formats import STREAM_SSE, End
 from pushserver.usercode.rate import LOGGED_AT_ONCE, LogLimiter
+from pushserver.web.accept import preferred
 from pushserver.web.exchange import Exchange
 from pushserver.web.gate import IsOwn
 from pushserver.web.resource import (
+    EVENT_STREAM,
+    HTML,
+    JSON,
     RETRY,
     TOO_MANY,
     LeafResource,
     Refusal,
     Refusing,
+    header,
     is_upgrade,
     refuse,
 )
 from pushserver.web.site import PushSite
 from pushserver.web.splice import Splice
+
+TRY_AGAIN_LATER = 1013
+"""The code of a stream that cannot begin at present (RFC 6455, 7.4.1, and its registry)."""
 
 
 class Relay(LeafResource):
@@ -67,9 +76,9 @@ class Relay(LeafResource):
     def render(self, request: Request) -> bytes | int:
         upgrades = is_upgrade(request)
         if len(self.waiting) >= self._at_once:
-            return self._refuse(request, f"{self._at_once} requests wait for another process")
+            return _unavailable(request, f"{self._at_once} requests wait for another process")
         if upgrades and len(self.upgraded) >= self._upgraded_at_once:
-            return self._refuse(
+            return _unavailable(
                 request, f"{self._upgraded_at_once} connections to another process are open"
             )
         if upgrades:
@@ -121,19 +130,29 @@ class Relay(LeafResource):
                 more=more,
                 event_name="relay_failed",
             )
-        self._finish(request, Refusal(503, f"{problem}; try again later", RETRY))
+        self._finish(request, _unavailable(request, problem))
 
     def answer_flood(self, request: Request) -> None:
         """Answer one refused request too many of a connection."""
-        self._finish(request, TOO_MANY)
+        self._finish(request, Refusing(TOO_MANY).render(request))
 
-    def _finish(self, request: Request, refusal: Refusal) -> None:
-        body = Refusing(refusal).render(request)
+    def _finish(self, request: Request, body: bytes | int) -> None:
         assert isinstance(body, bytes)
         if request.method != b"HEAD":
             request.setHeader(b"content-length", b"%d" % len(body))
         request.write(body)
         request.finish()
 
-    def _refuse(self, request: Request, problem: str) -> bytes | int:
-        return Refusing(Refusal(503, f"{problem}; try again later", RETRY)).render(request)
+
+def _unavailable(request: Request, problem: str) -> bytes | int:
+    """The answer to a request that cannot be passed on now.
+
+    For an EventSource it is a stream that ends with the reason: it would not come back after a 503.
+    """
+    text = f"{problem}; try again later"
+    accept = header(request, "accept") or ""
+    if request.method == b"GET" and preferred(accept, (JSON, HTML, EVENT_STREAM)) == EVENT_STREAM:
+        request.setHeader(b"content-type", EVENT_STREAM.encode())
+        request.setHeader(b"cache-control", b"no-store")
+        return STREAM_SSE.make_end(End(TRY_AGAIN_LATER, text))
+    return Refusing(Refusal(503, text, RETRY)).render(request)

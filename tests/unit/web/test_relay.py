@@ -448,6 +448,18 @@ class TestWithoutAnAnswer:
         edge.dial().clientConnectionFailed(None, Failure(ConnectionRefusedError()))
         assert "is away" in failed(edge, client, trouble).error[1]
 
+    def test_an_event_source_comes_back_after_its_stream_has_ended(self, trouble: Trouble) -> None:
+        edge = Edge()
+        client = edge.server.connect()
+        client.send(request("/channels/a?as=html", accept="text/event-stream"))
+        edge.dial().clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+        trouble.clear()
+        answer = client.response()
+        assert (answer.status, answer["content-type"]) == (200, "text/event-stream")
+        reason = "another process of the server is away; try again later"
+        data = f'{{"code":1013,"reason":"{reason}"}}'
+        assert answer.body.decode() == f"event: pushserver-end\ndata: {data}\n\n"
+
     def test_no_file_for_the_connection_is_503(
         self, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
     ) -> None:
