@@ -14,7 +14,7 @@ from pushserver.channels import jsontext
 from pushserver.channels.names import check_event
 from pushserver.config.limits import Positive
 from pushserver.errors import InvalidData, InvalidName
-from pushserver.protocols.formats import SUBSCRIBED_EVENT
+from pushserver.protocols.formats import END_EVENT, SUBSCRIBED_EVENT
 from pushserver.sources.engine.retry import publish_when_possible
 from pushserver.sources.http_client.fetch import Fetcher, with_timeout
 from pushserver.sources.http_client.response import Response, UnusableResponse
@@ -149,6 +149,9 @@ class SseSource:
 
     async def _publish(self, feed: Feed, event: Event) -> None:
         options = self._options
+        if event.name == END_EVENT:
+            feed.trouble(f"the other server ended the stream: {event.data:.200}")
+            return
         if event.name == SUBSCRIBED_EVENT or (options.events and event.name not in options.events):
             return
         name = ""

@@ -325,6 +325,15 @@ class TestStream(StreamCase):
         visit.chunk(block(1, event="pushserver-subscribed") + block(2) + block(3, event="reset"))
         await self.publishes(feed, 2, 3)
 
+    async def test_end_by_a_pushserver_is_no_event_and_names_the_reason(self) -> None:
+        remote, feed = self.remote(), FakeFeed()
+        visit = await self.open_stream(remote, feed, events=["message"])
+        end = '{"code":1013,"reason":"Redis is away"}'
+        visit.chunk(f"event: pushserver-end\ndata: {end}\n\n".encode())
+        assert await feed.happens() == ("trouble", f"the other server ended the stream: {end}")
+        visit.chunk(b"")
+        assert await feed.happens() == ("sleeps", 3.0)
+
     async def test_stream_with_only_a_comment_is_no_warning(self) -> None:
         remote, feed = self.remote(), FakeFeed()
         visit = await self.open_stream(remote, feed)
