@@ -137,6 +137,7 @@ class Server:
 
         class Log(RedisLog):
             make_connection: Any = Connection
+            pace_seconds = 0.0
 
         class Parts(BrokerParts):
             make_log = Log
