@@ -136,7 +136,7 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     _check_may_subscribe(session, channel, request)
     grant = await grant_of(session, channel, request.token) if request.token else None
     handled = session.node.permissions.check("subscribe", channel, session.identity, grant)
-    last, data = _initial(session, request)
+    last, asks_initial = _initial(session, request)
     if handled:
         await session.node.handlers.subscribe(session, channel, _text(request.data))
         _check_again(session, "subscribe", channel, grant)
@@ -154,7 +154,9 @@ async def subscribe(session: Session, text: bytes) -> Struct:
         session.leave(channel)
         raise CommandError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
     result = _subscribed(session, channel, joined, position)
-    result.data = data
+    if asks_initial:
+        initial = session.node.history.options(channel).initial
+        result.data = Raw(b'{"initial":%d,"top":%d}' % (initial, joined.offset))
     if grant is None:
         return result
     session.grant(channel, grant)
@@ -219,22 +221,21 @@ def _check_may_subscribe(
         raise CommandError(centrifuge.LIMIT_EXCEEDED, message)
 
 
-def _initial(session: Session, request: centrifuge.SubscribeRequest) -> tuple[int, Raw | UnsetType]:
+def _initial(session: Session, request: centrifuge.SubscribeRequest) -> tuple[int, bool]:
     """The number of last publications in the answer to a subscribe without a position.
 
-    And the data of the answer: the number of them without `last`, if the request asks for it.
+    And whether the request asks for the number of them without `last`.
     """
     options = session.node.history.options(request.channel)
     if request.data is UNSET or request.data == b"null":
-        return options.initial, UNSET
+        return options.initial, False
     wanted = _subscribe_data(bytes(request.data))
-    data = Raw(b'{"initial":%d}' % options.initial) if wanted.initial is True else UNSET
-    last = wanted.last
+    last, asks_initial = wanted.last, wanted.initial is True
     if last is None:
-        return options.initial, data
+        return options.initial, asks_initial
     if last < 0:
         raise Invalid(f"data.last is {last}, expected 0 or more")
-    return min(last, options.history_size), data
+    return min(last, options.history_size), asks_initial
 
 
 async def unsubscribe(session: Session, text: bytes) -> Struct:

@@ -5,7 +5,7 @@ import { closeReason } from "./reasons.js";
 
 /**
  * Messages to the peers, each with the `channel`: `subscribed` {watch, context, publications}, `joined`
- * {watch, epoch, offset, initial} for a watch of a subscription that exists, `publications`, `subscribing`
+ * {watch, epoch, offset, initial, top} for a watch of a subscription that exists, `publications`, `subscribing`
  * {reason, retryAt}, `unsubscribed` {reason}, `join` and `leave` {info}. Without a `watch`, a message is
  * for all watches of the channel.
  */
@@ -116,7 +116,9 @@ export class Feed {
     this.initial = data?.initial ?? 0; // the number of publications for a watch that requests none
     // The client emits the publications of the reply in the same turn, right after this event.
     const { initial } = this;
-    const context = { recovered, wasRecovering, epoch, offset, initial };
+    // Publications up to this offset are retained ones, also those that come after the reply.
+    this.top = data?.top ?? offset;
+    const context = { recovered, wasRecovering, epoch, offset, initial, top: this.top };
     const reply = { context, publications: [] };
     this.reply = reply;
     queueMicrotask(() => {
@@ -142,8 +144,8 @@ export class Feed {
   #join(entry) {
     entry.begun = true;
     const { peer, watch } = entry;
-    const { channel, initial } = this;
-    peer.post({ type: "joined", channel, watch, initial, ...this.position });
+    const { channel, initial, top } = this;
+    peer.post({ type: "joined", channel, watch, initial, top, ...this.position });
   }
 
   #received({ data, offset, tags, time }) {

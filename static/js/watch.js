@@ -40,6 +40,7 @@ export class Watch {
     this.recovery = 0; // the number of the newest recovery; an older one ends
     this.subscribed = false;
     this.there = null; // the position of the server at the newest subscribe
+    this.top = 0; // the offset of the newest publication then
     this.ended = ""; // the reason of a final end
     this.begun = new Promise((resolve) => (this.begin = resolve));
     this.older = Promise.resolve(); // the end of the last request for older events
@@ -114,8 +115,9 @@ export class Watch {
 
   #subscribed({ context, publications }) {
     this.#live();
-    const { recovered, wasRecovering, epoch, offset, initial } = context;
+    const { recovered, wasRecovering, epoch, offset, initial, top } = context;
     this.initial = initial;
+    this.top = top;
     this.there = { epoch, offset };
     const first = this.epoch === null;
     // It joined the subscription, and the request for its first history was cut off.
@@ -128,14 +130,15 @@ export class Watch {
     else if (first) this.#enterEpoch(epoch, (publications[0]?.offset ?? offset + 1) - 1);
     else if (wasRecovering) this.lost = true;
     if (this.lost || this.behind) this.#recover(publications);
-    else this.#passAll(publications, false);
+    else this.#passAll(publications);
     if (first) this.#advance(offset);
     this.begin();
   }
 
-  #joined({ epoch, offset, initial }) {
+  #joined({ epoch, offset, initial, top }) {
     this.#live();
     this.initial = initial;
+    this.top = top;
     this.there = { epoch, offset };
     const first = this.epoch === null;
     if (first && this.#wanted() === 0) {
@@ -155,11 +158,16 @@ export class Watch {
 
   #received(publications) {
     if (this.held) this.#hold(publications);
-    else if (this.epoch !== null) this.#passAll(publications, true);
+    else if (this.epoch !== null) this.#passPushed(publications);
   }
 
-  #passAll(publications, live) {
-    for (const publication of publications) this.#pass(publication, live);
+  // The rest of a long history is pushed too, after the reply to the subscribe.
+  #passPushed(publications) {
+    for (const publication of publications) this.#pass(publication, !(publication.offset <= this.top));
+  }
+
+  #passAll(publications) {
+    for (const publication of publications) this.#pass(publication, false);
   }
 
   #pass(publication, live) {
@@ -220,7 +228,7 @@ export class Watch {
     const { held } = this;
     this.held = null;
     if (this.lost || this.behind) return;
-    this.#passAll(held, true);
+    this.#passPushed(held);
     this.begin();
   }
 
@@ -240,7 +248,7 @@ export class Watch {
       this.oldest = null;
       this.handlers.onReset();
     }
-    this.#passAll(publications, false);
+    this.#passAll(publications);
     this.#advance(offset);
   }
 
@@ -260,7 +268,7 @@ export class Watch {
     if (!current()) return;
     this.behind = false;
     this.epoch = history.epoch;
-    this.#passAll(history.publications, false);
+    this.#passAll(history.publications);
     if (history.publications.length === PAGE) this.behind = true;
     else this.#advance(history.offset);
   }

@@ -393,7 +393,7 @@ class Site:
     def _subscribed(self, request: dict[str, Any]) -> dict[str, Any]:
         result = {"recoverable": True, "positioned": True, "id": 1, **self._position()}
         if request["data"].get("initial"):
-            result["data"] = {"initial": INITIAL}
+            result["data"] = {"initial": INITIAL, "top": self._top}
         if not request.get("recover"):
             result["publications"] = self._publications[-request["data"].get("last", INITIAL) :]
             return {"subscribe": result}

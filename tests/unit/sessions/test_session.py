@@ -128,8 +128,8 @@ def test_subscriber_may_choose_the_number_of_last_publications(
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        ({"initial": True}, {"initial": 2}),
-        ({"initial": True, "last": 3}, {"initial": 2}),
+        ({"initial": True}, {"initial": 2, "top": 1}),
+        ({"initial": True, "last": 3}, {"initial": 2, "top": 1}),
         ({"last": 3}, None),
         ({"initial": False}, None),
         ({"initial": "of the application"}, None),
@@ -137,9 +137,20 @@ def test_subscriber_may_choose_the_number_of_last_publications(
 )
 def test_the_reply_tells_the_initial_number_to_a_client_that_asks(data: Any, told: Any) -> None:
     node = make_node(ChannelOptions(initial=2))
+    publish(node)
     client = Client(node)
     reply = client.command("subscribe", channel="numbers", data=data)
     assert reply["subscribe"].get("data") == told
+
+
+def test_the_reply_tells_the_top_of_a_history_that_does_not_fit() -> None:
+    node = make_node(ChannelOptions(initial=10))
+    for _ in range(10):
+        publish(node, data="x" * 20_000)
+    reply = Client(node).command("subscribe", channel="numbers", data={"initial": True})
+    result = reply["subscribe"]
+    assert (result["data"]["top"], result.get("offset", 0)) == (10, 0)
+    assert len(result["publications"]) < 10
 
 
 @pytest.mark.parametrize(("last", "why"), [(-1, "data.last is -1, expected 0 or more")])
