@@ -361,13 +361,13 @@ def _check_config(options: Any, out: TextIO) -> None:
     check_endpoints(config.server.listen, config.server.metrics_listen)
     if config.broker.urls:
         check_libraries()
-    for line in warnings(os.environ, types, config):
-        complain(line)
+    found = [*warnings(os.environ, types, config)]
     # Without a folder here, that of the application counts.
     if folder := config.server.templates or config.server.pages:
-        for line in Templates(os.path.abspath(folder)).problems(config.templates):
-            complain(line)
+        found += Templates(os.path.abspath(folder)).problems(config.templates)
     if config.server.templates:
-        for line in look_problems(os.path.abspath(config.server.templates)):
-            complain(line)
-    print(f"{options.file}: good", file=out)
+        found += look_problems(os.path.abspath(config.server.templates))
+    for line in found:
+        complain(line)
+    count = "a warning" if len(found) == 1 else f"{len(found)} warnings"
+    print(f"{options.file}: good{', with ' + count if found else ''}", file=out)

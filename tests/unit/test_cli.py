@@ -769,7 +769,9 @@ class TestCheckConfig:
             '[channels.b]\ntemplate = "good.html"\n[namespaces.c]\ntemplate = "none.html"\n'
         )
         assert main(["check-config", str(path)]) == 0
-        first, second = capsys.readouterr().err.splitlines()
+        output, messages = capsys.readouterr()
+        assert output == f"{path}: good, with 2 warnings\n"
+        first, second = messages.splitlines()
         assert first.startswith("pushserver: template = 'none.html': there is no 'none.html' in ")
         assert second.startswith("pushserver: template = 'bad.html': bad.html, line 1: Expected")
 
