@@ -16,7 +16,7 @@ import { Points } from "./points.js";
 import { Publishing } from "./publishing.js";
 import { Raw } from "./raw.js";
 import { Speaker } from "./speaker.js";
-import { combinedState, gapText, StateLine, stateText } from "./state.js";
+import { combinedState, emptyText, gapText, noneText, StateLine, stateText } from "./state.js";
 import { Table } from "./table.js";
 import { Tally } from "./tally.js";
 import { ago, clock, fullTime, rate } from "./times.js";
@@ -323,7 +323,12 @@ class LivePage {
     else if (view !== "graph") this.list.render(shown);
     const among = `${found.toLocaleString("en")} of ${publications.length.toLocaleString("en")}`;
     setText(byId("found"), filter || seconds || has ? among : "");
-    byId("found-none").hidden = found > 0 || publications.length === 0;
+    const isNone = found === 0 && publications.length > 0;
+    byId("found-none").hidden = !isNone;
+    if (isNone) {
+      const lacks = has !== null && !publications.some(({ data }) => has(data));
+      setText(byId("found-none"), noneText(lacks ? fields : []));
+    }
   }
 
   showCounts() {
@@ -345,6 +350,7 @@ class LivePage {
   // Shown only once the channel is known to be empty.
   showEmptiness() {
     const isEmpty = !this.held.newest && this.everLive;
+    if (isEmpty) setText(byId("empty-title"), emptyText(this.settings, this.tally.count));
     byId("empty").hidden = !isEmpty;
     if (isEmpty && !this.suggested) this.suggest();
     setText(byId("graph-nothing"), this.noGraph || this.withoutPoints());

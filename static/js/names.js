@@ -4,6 +4,7 @@ const NAME =
   /^(?!$)(\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*)?(#[A-Za-z0-9_.@-]+(,[A-Za-z0-9_.@-]+)*)?$/;
 const MAX_CHARACTERS = 128;
 const COMPLETIONS = 20;
+const LEAST_BEGINNING = 3; // characters
 
 /** The problem with this channel name, as a text for the reader; "" if it is valid. */
 export function nameProblem(name) {
@@ -33,13 +34,20 @@ export async function findNames(text, limit) {
   }
 }
 
-/** The names that are most similar to this one, at most `count`. */
+/** The names that are similar to this one, the most similar ones first, at most `count`. */
 export function nearest(name, names, count) {
   const distances = names.map((other) => [distance(name.toLowerCase(), other.toLowerCase()), other]);
   return distances
+    .filter(([changed, other]) => changed <= Math.max(name.length, other.length) / 3 || begins(name, other))
     .sort(([one], [other]) => one - other)
     .slice(0, count)
     .map(([, other]) => other);
+}
+
+// Whether one of them is the beginning of the other.
+function begins(name, other) {
+  const [short, long] = [name.toLowerCase(), other.toLowerCase()].sort((a, b) => a.length - b.length);
+  return short.length >= LEAST_BEGINNING && long.startsWith(short);
 }
 
 /** The number of characters to insert, remove or replace between two texts. */

@@ -38,6 +38,24 @@ export function gapText({ missed, reason }) {
     : `${missed.toLocaleString("en")} events came and went while this page was away.`;
 }
 
+/** Why a page has no events; `seen` is the number of those that it had before. */
+export function emptyText({ several, historySize }, seen) {
+  if (historySize === 0) {
+    const keep = several ? "These channels keep" : "This channel keeps";
+    return `${keep} no history: the page has the events from now on.`;
+  }
+  return seen > 0
+    ? "There are no events since the server began a new history."
+    : "Nothing was published here yet.";
+}
+
+/** Why none of the events is shown; `fields` are the chosen ones, if no event has any of them. */
+export function noneText(fields) {
+  if (fields.length === 0) return "None of the events on this page matches.";
+  const names = fields.map((name) => `"${name}"`).join(", ");
+  return `None of the events on this page has the field${fields.length > 1 ? "s" : ""} ${names}.`;
+}
+
 /** Shows a connection's state; `retry` ends the wait, and connects again after a final close. */
 export class StateLine {
   constructor(elements, retry) {

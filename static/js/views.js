@@ -14,7 +14,7 @@ const MAX_LINES = 8;
 const FAST_PER_SECOND = 3; // from here on rows are not animated
 const PARTS = "parts.css";
 const UPLOT = "vendor/uplot-1.6.32/uPlot.min.css";
-const NOTHING = "Nothing was published here yet.";
+const NOTHING = "No events yet.";
 
 /** Lines of the numbers in the newest `last` events. */
 export class GraphView {

@@ -149,8 +149,8 @@ def test_only_the_named_event_is_shown(site: Site) -> None:
     ("call", "words"),
     [
         ("graph('numbers')", "The graph begins with the first number."),
-        ("list('numbers')", "Nothing was published here yet."),
-        ("number('numbers')", "Nothing was published here yet."),
+        ("list('numbers')", "No events yet."),
+        ("number('numbers')", "No events yet."),
     ],
 )
 def test_an_empty_channel_is_told_from_a_missing_connection(

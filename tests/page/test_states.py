@@ -42,7 +42,7 @@ def test_fields_that_no_event_has(site: Site) -> None:
     for view in ("overview", "table", "json"):
         choose(page, view)
         expect(page.locator("#found-none")).to_be_visible()
-    sees(page, "#found-none", "None of the events on this page matches.")
+    sees(page, "#found-none", 'None of the events on this page has the field "nothing".')
     choose(page, "graph")
     sees(page, "#graph-nothing", "No numbers in these events at nothing.")
 
@@ -95,7 +95,9 @@ def test_a_channel_that_keeps_no_history(site: Site) -> None:
     site.keeps = 0
     page = site.open("fleeting")
     is_live(page)
-    expect(page.locator("#empty")).to_be_visible()
+    sees(
+        page, "#empty-title", "This channel keeps no history: the page has the events from now on."
+    )
     site.publish({"a": 1}, {"a": 2})
     shows_rows(page, "a 2", "a 1")
     is_accessible(page)

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fieldOf, fieldPicker, Fields } from "../../../static/js/fields.js";
 import { Held } from "../../../static/js/held.js";
+import { nearest } from "../../../static/js/names.js";
 import { Points } from "../../../static/js/points.js";
-import { combinedState } from "../../../static/js/state.js";
+import { combinedState, emptyText, noneText } from "../../../static/js/state.js";
 import { leaves, numericLeaves, parseExactly, publicationText } from "../../../static/js/values.js";
 
 const keys = (count) => Object.fromEntries(Array.from({ length: count }, (_, index) => [`k${index}`, index]));
@@ -128,4 +129,25 @@ test("several states are one: live as soon as one channel is", () => {
   assert.deepEqual(combinedState([["a", live], ["b", refused]]), { state: "live", reason: "b (permission denied (103))" });
   assert.equal(combinedState([["a", refused], ["b", refused]]).state, "closed");
   assert.equal(combinedState([["a", live], ["b", lost]]), lost);
+});
+
+test("only similar names are near", () => {
+  const names = ["big", "text", "hostile", "history", "nohost", "nohist:a"];
+  assert.deepEqual(nearest("nohist", names, 3), ["nohost", "nohist:a"]);
+  assert.deepEqual(nearest("numbers", ["number", "umbers", "Nmubers", "members"], 3).sort(), ["Nmubers", "number", "umbers"]);
+  assert.deepEqual(nearest("a", ["b", "ab"], 3), []);
+});
+
+test("an empty page says why", () => {
+  const one = { several: false, historySize: 100 };
+  assert.equal(emptyText(one, 0), "Nothing was published here yet.");
+  assert.match(emptyText(one, 3), /since the server began a new history/);
+  assert.match(emptyText({ ...one, historySize: 0 }, 0), /^This channel keeps no history/);
+  assert.match(emptyText({ several: true, historySize: 0 }, 0), /^These channels keep no history/);
+});
+
+test("the text for no rows names fields that no event has", () => {
+  assert.equal(noneText([]), "None of the events on this page matches.");
+  assert.equal(noneText([""]), 'None of the events on this page has the field "".');
+  assert.equal(noneText(["a", "b"]), 'None of the events on this page has the fields "a", "b".');
 });
