@@ -8,7 +8,10 @@ const ENDING_MS = 2000; // the client asks up to a second before it
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const KINDS = { token: "Token", key: "API key" };
 
-/** What this tab keeps for the server with this root URL: `{by: "token" or "key", text}`, or null. */
+/**
+ * What this tab keeps for the server with this root URL: `{by: "token" or "key", text, endsAt}`, or null.
+ * `hasEnded`: it was a token whose time is over. The server need not be asked about that one.
+ */
 export class Keeper {
   constructor(root) {
     this.name = `pushserver login ${root}`;
@@ -18,6 +21,8 @@ export class Keeper {
     } catch {
       // This page may have no storage; it is kept until the page is closed.
     }
+    this.hasEnded = this.value?.endsAt <= Date.now();
+    if (this.hasEnded) this.keep(null);
   }
 
   keep(value) {
@@ -77,6 +82,7 @@ export class Login {
       problem: byId("login-problem"),
       logOut: byId("log-out"),
     };
+    if (keeper.hasEnded) setText(this.elements.problem, "The token has expired.");
     this.elements.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -95,7 +101,10 @@ export class Login {
     clearTimeout(this.timer);
     this.ended = false;
     this.endsAt = null;
-    if (this.value && facts.seconds) this.#planEnd(facts.seconds * 1000);
+    if (!this.value || !facts.seconds) return;
+    this.#planEnd(facts.seconds * 1000);
+    this.value.endsAt = this.endsAt;
+    this.keeper.keep(this.value);
   }
 
   /** Shows the field for these kinds of credentials; `open` if one is needed. */
