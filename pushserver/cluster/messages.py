@@ -26,7 +26,7 @@ from pushserver.cluster.measures import Measure
 from pushserver.errors import PushServerError
 from pushserver.hub.follower import Image, Point
 from pushserver.sessions.callbacks import Invitation
-from pushserver.sessions.visit import Visit
+from pushserver.sessions.visit import UNKNOWN, Visit
 
 _LENGTH = struct.Struct(">I")
 _LONG_NUMBER = 1
@@ -137,20 +137,19 @@ class Entered(Message, frozen=True, tag=5):
 
     `peer` is its number at the follower. `is_reader`: it is a stream or a long-poll, which takes no
     messages. `expires` is the end of its identity, and `key` the hash by which its API key is
-    found. Before it `is_admitted`, a client has the `visit` of its request.
+    found. `visit` is that of the request of a client; when it `is_admitted`, without the headers.
     """
 
     peer: int
     info: ClientInfo
     is_reader: bool
-    protocol: str
     namespace: str = ""
     full_namespace: str = ""
     secret: str = ""
     expires: float = 0.0
     key: bytes = b""
     is_admitted: bool = True
-    visit: Visit | None = None
+    visit: Visit = UNKNOWN
 
 
 class Gone(Message, frozen=True, tag=6):

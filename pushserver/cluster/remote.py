@@ -35,7 +35,6 @@ from pushserver.protocols.formats import Format
 from pushserver.protocols.socketio import values
 from pushserver.sessions.callbacks import NO_CALLS, USUAL, Answered, Broadcast, Invitation
 from pushserver.sessions.node import Node
-from pushserver.sessions.visit import Visit
 
 
 def _encode_nothing(publications: Sequence[Publication]) -> bytes:
@@ -73,7 +72,7 @@ class RemotePeer:
         self.namespace = entered.namespace
         self.full_namespace = entered.full_namespace
         self.secret = entered.secret
-        self.visit = entered.visit or Visit(protocol=entered.protocol)
+        self.visit = entered.visit
         self.connected = False
         self.asked = False
         """Whether the application has admitted it, and does not know of its end."""

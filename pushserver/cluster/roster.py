@@ -38,11 +38,20 @@ from pushserver.hub.hub import Hub
 from pushserver.hub.presence import Observer, Presence
 from pushserver.sessions.callbacks import ClientSession
 from pushserver.sessions.directory import Directory, Reader
+from pushserver.sessions.visit import UNKNOWN, Visit
 
 
 def key_hash(identity: Identity) -> bytes:
     """The hash by which another process finds the API key of an identity; empty without one."""
     return b"" if identity.key is None else identity.key.secret
+
+
+def _admitted_visit(session: Any) -> Visit:
+    """What is known of the request of a client that was admitted."""
+    protocol, _, transport = session.format.name.removesuffix("-deflate").partition("-")
+    if protocol == "centrifuge":
+        protocol = transport.replace("-", "_")
+    return Visit(session.address or "", protocol)
 
 
 class Roster(Directory):
@@ -142,14 +151,13 @@ class Roster(Directory):
                 number,
                 peer.info,
                 is_reader,
-                peer.format.name,
                 "" if is_reader else peer.namespace,
                 "" if is_reader else peer.full_namespace,
                 "" if is_reader else peer.secret,
                 peer.identity.expires,
                 key_hash(peer.identity),
                 is_admitted,
-                None if is_admitted else peer.visit,
+                UNKNOWN if is_reader else _admitted_visit(peer) if is_admitted else peer.visit,
             )
         )
 

@@ -29,7 +29,7 @@ from pushserver.sessions.base import Transport
 from pushserver.sessions.commands import answer
 from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.session import Session
-from pushserver.sessions.visit import UNKNOWN, Visit
+from pushserver.sessions.visit import Visit
 from pushserver.web.checks import check_no_navigation, check_origin, client_address
 from pushserver.web.gate import Gate
 from pushserver.web.resource import (
@@ -88,12 +88,14 @@ class ConnectionContext:
 
     def peer(self, request: Request, protocol: str) -> tuple[Visit, Credentials, str | None]:
         """The visit, the credentials and the address of the peer of a request."""
-        # A visit costs time and memory, so only for an application that decides about clients.
-        visit, handlers = UNKNOWN, self.node.handlers
+        credentials, handlers = self.gate.credentials(request), self.node.handlers
+        address = client_address(request, self.trust.proxies)
+        # Headers cost time and memory, so only for an application that decides about clients.
         if handlers.decides_on_clients or handlers.authenticates:
             visit = self.gate.visit(request, protocol)
-        credentials = self.gate.credentials(request)
-        return visit, credentials, client_address(request, self.trust.proxies)
+        else:
+            visit = Visit(address or "", protocol)
+        return visit, credentials, address
 
 
 class WebSocketResource(LeafResource):

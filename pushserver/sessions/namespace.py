@@ -132,6 +132,10 @@ class Namespace:
         return self._connection.visit
 
     @property
+    def address(self) -> str | None:
+        return self._connection.address
+
+    @property
     def namespace(self) -> str:
         """That of a channel of this name: `chess` for `/chess` and `/chess:12`, empty for `/`."""
         return self.name.removeprefix("/").partition(":")[0].removeprefix("$")

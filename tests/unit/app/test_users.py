@@ -208,6 +208,15 @@ class TestTheRequest:
         assert [session.connected for session in server.node.sessions] == [True]
 
 
+def test_client_has_its_address_and_protocol_without_a_connect_handler(app: PushServer) -> None:
+    app.on("message", thread=False)(lambda client, data: None)
+    server = started(app)
+    server.open("/connection/http_stream", "POST", b'{"id":1,"connect":{}}')
+    server.clock.advance(0)
+    [client] = app.clients
+    assert (client.address, client.protocol) == ("127.0.0.1", "http_stream")
+
+
 class TestTheKey:
     SEEN = ("publish said", "read said", "publish other")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -142,8 +143,9 @@ class World:
     def connect(self, protocol: str, credentials: Credentials) -> None:
         """Connect a client."""
         if protocol == "socketio":
-            self.transport: Any = FakeTransport(FRAMES)
-            io = SocketIO(self.node, self.transport, visit=VISIT, credentials=credentials)
+            visit = replace(VISIT, protocol="socketio")
+            self.transport: Any = FakeTransport(replace(FRAMES, name="socketio-websocket"))
+            io = SocketIO(self.node, self.transport, visit, credentials, VISIT.address)
             io.received(b"40/said,")
         else:
             self.transport = FakeTransport(TEXT)
@@ -152,6 +154,14 @@ class World:
             )
             session.received(b'{"id":1,"connect":{}}')
         self.sent()
+
+    def replace_author(self) -> None:
+        """The main process ends, and another one takes the clients."""
+        self.cluster.restart(make_broker(OPTIONS, time=self.cluster.time))
+        self.main = self.cluster.node
+        self.app.link = cast(ServerLink, Link(self.main))
+        self.cluster.edges[0].connect(self.cluster.author)
+        self.cluster.settle()
 
     def sent(self) -> list[bytes]:
         """The frames since the last call, without the id of the client."""
@@ -213,6 +223,20 @@ def test_key_is_that_of_the_present_configuration() -> None:
     assert facts(client)["key_allows"] == [False, False, True]
     world.use()
     assert facts(client)["key_allows"] == [False, False, False]
+
+
+@pytest.mark.parametrize("protocol", ["centrifuge", "socketio"])
+def test_facts_are_the_same_after_another_main_process(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Application, "decides_on_clients", False)
+    world = World(True)
+    world.connect(protocol, NOBODY)
+    client, before = world.app.client, facts(world.app.client)
+    world.replace_author()
+    assert world.app.client is not client
+    assert facts(world.app.client) == before
+    assert before["address"] == VISIT.address
 
 
 @pytest.mark.parametrize("has_workers", [False, True], ids=["one process", "workers"])
