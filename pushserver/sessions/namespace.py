@@ -32,6 +32,7 @@ class Connection(Protocol):
 
     node: Node
     visit: Visit
+    address: str | None
 
     @property
     def format(self) -> EngineFormat:

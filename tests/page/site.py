@@ -264,7 +264,9 @@ class Site:
     def _serve_page(self, route: Route, path: str) -> None:
         channel = unquote(path.rpartition("/")[2])
         operator, login = self.status is not None, bool(self.accepts)
-        page = self.documents.channel((channel,), "..", HISTORY_SIZE, operator, login)
+        page = self.documents.channel(
+            (channel,), "..", HISTORY_SIZE if self.keeps else 0, operator, login
+        )
         route.fulfill(body=page.html, headers={**PAGE_HEADERS, "Link": page.preload})
 
     def _list(self, route: Route) -> None:
