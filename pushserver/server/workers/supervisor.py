@@ -56,6 +56,10 @@ class Supervisor(Service):
 
     def startService(self) -> None:
         super().startService()
+        # Before the reactor runs, SIGTERM ends this process at once, and would leave them alone.
+        self._reactor.callWhenRunning(self._start)
+
+    def _start(self) -> None:
         for slot in self.slots:
             left = self._left.pop(slot.number, None)
             if left is not None and not self._fits(slot.number):

@@ -66,6 +66,8 @@ class World:
 def world(trouble: Trouble) -> World:
     world = World(trouble)
     world.supervisor.startService()
+    assert not world.processes, "the reactor does not run, and a signal would leave them alone"
+    world.reactor.run()
     return world
 
 
