@@ -26,17 +26,27 @@ def server(trouble: Trouble) -> Iterator[Server]:
     assert trouble.take() == []
 
 
-@pytest.mark.parametrize("media", ["text/event-stream", "application/x-ndjson"])
-@pytest.mark.parametrize("path", ["/channels/a", "/events?channel=a&channel=b"])
-def test_stream_of_a_response_ends_and_the_reader_comes_back(
-    server: Server, path: str, media: str
+STREAMS = ["/channels/a", "/events?channel=a&channel=b"]
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_event_stream_ends_with_the_reason_and_the_reader_comes_back(
+    server: Server, path: str
 ) -> None:
-    line = server.open(path, accept=media)
+    line = server.open(path, accept="text/event-stream")
     answer = line.response()
-    assert (answer.status, answer.body, answer.whole) == (200, b"", True)
+    end = f'event: pushserver-end\ndata: {{"code":1013,"reason":"{AWAY}"}}\n\n'
+    assert (answer.status, answer.body, answer.whole) == (200, end.encode(), True)
     server.advance(10)
     assert line.lost
     assert server.node.metrics.ended["1013"] == 1
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_stream_of_lines_is_refused_for_now(server: Server, path: str) -> None:
+    answer = server.get(path, accept="application/x-ndjson")
+    assert answer.error == (503, AWAY)
+    assert answer["retry-after"] == "1"
 
 
 def test_raw_websocket_is_closed_for_now(server: Server) -> None:
