@@ -9,7 +9,7 @@ from pushserver.errors import InvalidCursor
 
 CURSOR_RULE = (
     "now, oldest, or the id of a publication such as 5f3a90c1:1042"
-    " (with several Redis also 5f3a90c1:1042,7c2e94d1:17)"
+    " (with several Redis also 5f3a90c1:1042,0d9e7a44:17)"
 )
 
 SHOWN = 80

@@ -83,7 +83,7 @@ def test_invalid_cursor_is_refused_with_value_and_rule(text: str) -> None:
         ("e:1,f", "the part 'f' is none; expected "),
         ("e:1," + "f" * 1_000, f"the part '{'f' * 80}'... is none; expected "),
         ("f", "invalid cursor 'f': expected "),
-        ("f", "such as 5f3a90c1:1042 (with several Redis also 5f3a90c1:1042,7c2e94d1:17)"),
+        ("f", "such as 5f3a90c1:1042 (with several Redis also 5f3a90c1:1042,0d9e7a44:17)"),
     ],
 )
 def test_error_says_what_is_wrong_with_a_cursor(text: str, problem: str) -> None:
