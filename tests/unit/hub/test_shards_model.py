@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.history import History
@@ -143,7 +144,13 @@ class Reader:
         since = parse_cursor(self.cursor) if self.cursor else None
         stream = Stream(node, transport)
         start = Start(since=since, last=None if since else last)
-        Deferred.fromCoroutine(stream.follow(self.channels, start))
+
+        def refused(failure: Failure) -> None:
+            failure.trap(Unavailable)
+            if self.transport is transport:
+                self.transport = None
+
+        Deferred.fromCoroutine(stream.follow(self.channels, start)).addErrback(refused)
         self.lines: list[Any] = []
         self.noted = False
 
@@ -151,7 +158,8 @@ class Reader:
         """Process the next lines of the stream, and no more than these."""
         if self.transport is None:
             return
-        self.lines += self.transport.take()
+        # The last line of a stream that cannot go on has its reason.
+        self.lines += [line for line in self.transport.take() if "end" not in line]
         count = len(self.channels)
         if not self.noted and len(self.lines) >= count:
             reset = self.lines[count : count + 1]

@@ -219,6 +219,7 @@ def test_client_of_a_proxy_that_sends_more_than_one_header(
 
 def test_error_page_has_the_words_of_the_refusal() -> None:
     headers = {"accept": BROWSER, "origin": PAGE}
-    answer = parse(send(Server(), HERE, "/events?channel=a", **headers).take())
+    path = "/connection/sse?cf_connect=%7B%22id%22:1,%22connect%22:%7B%7D%7D"
+    answer = parse(send(Server(), HERE, path, **headers).take())
     assert answer.status == 403
     assert b"X-Forwarded-Proto: https" in answer.body
