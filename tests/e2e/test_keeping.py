@@ -76,7 +76,7 @@ def test_the_examples_of_the_operations(tmp_path: Path) -> None:
 
 @contextmanager
 def flood(server: Server) -> Iterator[None]:
-    """Hundreds of publications a second, to the end of the block; it begins after the first ones."""
+    """Hundreds of publications a second, to the end of the block; begins after the first ones."""
     ended, begun = threading.Event(), threading.Event()
 
     def run() -> None:
