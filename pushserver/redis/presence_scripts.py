@@ -209,8 +209,9 @@ if tonumber(ms) > 0 then
     redis.call('ZREMRANGEBYSCORE', observed, '-inf', text(time))
     redis.call('ZADD', observed, text(time + ms), channel)
 end
-if not is_known then return {0, known} end
-return {1, newest and newest[1] or '0-0', total, number_of_users, found}
+local place = newest and newest[1] or '0-0'
+if not is_known then return {0, known, place} end
+return {1, place, total, number_of_users, found}
 """,
 )
 
@@ -302,9 +303,10 @@ def observe(keys: Keys, run: str, channels: Iterable[str], ms: int) -> Call:
 
 
 class OtherTerms(Struct, frozen=True):
-    """The answer to `read` with other terms than the present ones, which are these."""
+    """The answer to `read` with other terms than those after the entry `place`, which are these."""
 
     terms: tuple[str, ...]
+    place: tuple[int, int]
 
 
 class Found(Struct, frozen=True):
@@ -324,7 +326,8 @@ class Found(Struct, frozen=True):
 def read_of(terms: Sequence[str], answer: Any) -> Found | OtherTerms:
     """Decode the answer to `read`; raises ValueError if another program wrote there."""
     if not answer[0]:
-        return OtherTerms(tuple(term.decode() for term in answer[1]))
+        _, terms_now, place = answer
+        return OtherTerms(tuple(term.decode() for term in terms_now), _id_of(place))
     _, place, total, users, found = answer
     sizes: dict[str, int] = {}
     members: dict[str, dict[str, ClientInfo]] = {}
@@ -334,8 +337,12 @@ def read_of(terms: Sequence[str], answer: Any) -> Found | OtherTerms:
             continue
         members[term] = members_of(each)
         sizes[term] = len(members[term])
+    return Found(_id_of(place), total, users, sizes, members)
+
+
+def _id_of(place: bytes) -> tuple[int, int]:
     seq, _, number = place.partition(b"-")
-    return Found((int(seq), int(number)), total, users, sizes, members)
+    return int(seq), int(number)
 
 
 def members_of(found: Sequence[bytes]) -> dict[str, ClientInfo]:

@@ -61,14 +61,16 @@ class _Roster:
     """The subscribers of other nodes in a channel, as the observers were told.
 
     `members` is None until they are read, and while there are too many. While they are read, the
-    changes are `waiting`.
+    changes are `waiting`. The first reading may take several calls: the changes after the first
+    call and up to the last one are `news` for the observers, though `members` have them.
     """
 
-    __slots__ = ("is_crowd", "members", "waiting")
+    __slots__ = ("is_crowd", "members", "news", "waiting")
 
     def __init__(self) -> None:
         self.members: dict[str, _Member] | None = None
         self.is_crowd = False
+        self.news: tuple[Id, Id] | None = None
         self.waiting: list[tuple[Id, str, Change | None]] | None = None
 
 
@@ -141,7 +143,7 @@ class Rosters:
         if session is None:
             raise self._failures.away()
         try:
-            found = await self._read(session, channel, FEW)
+            _, found = await self._read(session, channel, FEW)
             others: dict[str, ClientInfo] = {}
             number = 0
             for term, size in found.sizes.items():
@@ -204,6 +206,7 @@ class Rosters:
     def jumped(self, is_new: bool) -> None:
         """The log goes on elsewhere, without some changes; `is_new`: it may have lost data."""
         for roster in self._rosters.values():
+            roster.news = None
             if roster.waiting is not None:
                 roster.waiting.clear()
         now = self._monotonic()
@@ -267,7 +270,7 @@ class Rosters:
             return
         waiting = roster.waiting = []
         try:
-            found = await self._read(session, channel, self.most(), OBSERVED_SECONDS)
+            first, found = await self._read(session, channel, self.most(), OBSERVED_SECONDS)
         except PushServerError:
             self._queue[channel] = None
             raise
@@ -276,9 +279,12 @@ class Rosters:
         if len(waiting) > WAITING:
             self._queue[channel] = None
         if self._rosters.get(channel) is roster:
+            is_first = roster.members is None and not roster.is_crowd
             self._install(channel, roster, found)
+            if is_first and roster.members is not None:
+                roster.news = first, found.place
             for place, term, change in waiting:
-                if place > found.place:
+                if place > found.place or roster.news is not None:
                     self._take(channel, roster, place, term, change)
 
     def _install(self, channel: str, roster: _Roster, found: Found) -> None:
@@ -307,6 +313,13 @@ class Rosters:
             if len(roster.waiting) <= WAITING:
                 roster.waiting.append((place, term, change))
             return
+        if roster.news is not None:
+            after, last = roster.news
+            if place <= last:
+                if place > after and change is not None and not self._is_own(term):
+                    self.push(channel, change.has_joined, change.info)
+                return
+            roster.news = None
         members = roster.members
         if change is None:
             gone = [name for name, member in (members or {}).items() if member.term == term]
@@ -338,7 +351,9 @@ class Rosters:
 
     async def _read(
         self, session: Session, channel: str, most: int, observed_seconds: float = 0
-    ) -> Found:
+    ) -> tuple[Id, Found]:
+        """What is found, and the place of the log at the first of the calls that this took."""
+        first: Id | None = None
         ms = round(observed_seconds * 1000)
         for _ in range(ATTEMPTS):
             terms = self._terms
@@ -348,7 +363,9 @@ class Rosters:
                 found = presence_scripts.read_of(terms, answer)
             except ValueError as error:
                 raise self._failures.of(f"{channel}: {error!s:.200}") from None
+            if first is None:
+                first = found.place
             if not isinstance(found, OtherTerms):
-                return found
+                return first, found
             self._terms = found.terms
         raise self._failures.away()

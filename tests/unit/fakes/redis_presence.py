@@ -166,14 +166,14 @@ class PresenceScripts:
         channel, most, ms, *terms = arguments
         if int(ms):
             data.observed[channel] = self._now() + int(ms) / 1000
+        place = b"%d-%d" % self._data().last
         if set(terms) != data.terms.keys():
-            return [0, list(data.terms)]
+            return [0, list(data.terms), place]
         total, found = data.counts[channel], []
         for term in terms:
             members = self.members(term, channel)
             found.append(members if total <= int(most) else len(members) // 2)
-        place = self._data().last
-        return [1, b"%d-%d" % place, total, len(data.users[channel]), found]
+        return [1, place, total, len(data.users[channel]), found]
 
     def _observe(self, data: Subscribers, arguments: list[bytes]) -> int:
         for channel in arguments[1:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.publication import ClientInfo
@@ -263,6 +263,11 @@ def test_call_that_arrives_after_a_later_one_does_nothing(world: World) -> None:
     assert world.redis.data.subscribers.counts == {}
 
 
+def member(name: str) -> list[bytes]:
+    """A client as Redis has it."""
+    return [name.encode(), b"0:\x92\xc4\x00\xc4\x00"]
+
+
 class Told:
     """The rosters of a node with an observer in `a`, and what they push; Redis answers later."""
 
@@ -287,8 +292,8 @@ class Told:
         """Redis answers, with those of the term `x:1`."""
         self.rosters._terms = ("x:1",)
         again, self.answer = self.answer, Deferred()
-        again.callback([0, [b"x:1"]])
-        members = [part for name in clients for part in (name.encode(), b"0:\x92\xc4\x00\xc4\x00")]
+        again.callback([0, [b"x:1"], b"0-0"])
+        members = [part for name in clients for part in member(name)]
         self.answer.callback([1, place, len(clients), 1, [members]])
 
     def change(self, place: tuple[int, int], term: str, sign: str, client: str) -> None:
@@ -296,12 +301,33 @@ class Told:
         self.rosters.changed(Changed(term, (change,)), place)
 
 
-def test_changes_before_those_who_were_read_are_among_them() -> None:
+def test_changes_since_an_observer_is_there_are_told_once_it_is_read_who_is_there() -> None:
     told = Told()
+    told.change((0, 0), "x:1", "+", "a")
+    told.change((0, 1), "x:1", "+", "d")
+    told.change((0, 3), "x:1", "+", "e")
+    told.found(b"0-2", "a", "c", "d")
+    assert told.pushed == [(True, "d"), (True, "e")]
+    # This entry of the log has come late: the reading has it.
+    told.pushed.clear()
+    late = Told()
+    late.found(b"0-2", "a", "c")
+    late.change((0, 1), "x:1", "-", "b")
+    late.change((0, 2), "x:1", "+", "c")
+    late.change((0, 3), "x:1", "-", "c")
+    assert late.pushed == [(False, "b"), (True, "c"), (False, "c")]
+
+
+def test_changes_before_a_later_reading_are_among_those_that_it_finds() -> None:
+    told = Told()
+    told.found(b"0-0", "c")
+    told.rosters.jumped(is_new=False)
+    told.answer = Deferred()
+    ensureDeferred(told.rosters._load("a"))
     told.change((0, 1), "x:1", "-", "c")
-    told.change((0, 3), "x:1", "+", "d")
-    told.found(b"0-2", "c")
-    assert told.pushed == [(True, "d")]
+    told.change((0, 3), "x:1", "+", "e")
+    told.answer.callback([1, b"0-2", 2, 1, [member("c") + member("d")]])
+    assert told.pushed == [(True, "d"), (True, "e")]
 
 
 def test_client_is_in_the_term_in_which_it_was_told_of_last() -> None:
