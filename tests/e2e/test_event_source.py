@@ -120,10 +120,10 @@ class TestTheClient:
             page.goto(server.url)
             assert connect(page) == "live"
             server.stop()
-            page.wait_for_function("client.state === 'connecting'")
+            page.wait_for_function("() => client.state === 'connecting'")
             page.evaluate("seen.length = 0")
             server.start()
-            page.wait_for_function("seen.length > 2")
+            page.wait_for_function("() => seen.length > 2")
 
     def test_works_from_an_allowed_page_of_another_origin(self, folder: Path, page: Page) -> None:
         other = folder / "other"

@@ -154,13 +154,13 @@ def test_pages_and_routes_of_flask_talk_to_each_other(browser: Browser, tmp_path
     with closing(programs), closing(visits):
         programs.start([sys.executable, "program.py"], server.port)
         ann = visits.open("?user=ann")
-        ann.wait_for_function("lines.length == 1")
+        ann.wait_for_function("() => lines.length == 1")
         bob = visits.open("?user=bob")
         host = f"127.0.0.1:{server.port}"
         arrived = [["come", [user, {"name": "page"}, host]] for user in ("ann", "bob")]
-        ann.wait_for_function("lines.length == 2")
+        ann.wait_for_function("() => lines.length == 2")
         assert ann.evaluate("ask()") == ["ann", [3, 2, 1]]
-        ann.wait_for_function("lines.length == 4")
+        ann.wait_for_function("() => lines.length == 4")
         assert ann.evaluate("lines") == [
             *arrived,
             ["answered", ["why!", 3]],
@@ -168,7 +168,7 @@ def test_pages_and_routes_of_flask_talk_to_each_other(browser: Browser, tmp_path
         ]
         bob.evaluate("fetch('/say/hello')")
         for page in (ann, bob):
-            page.wait_for_function("lines.some(([event, value]) => value == 'hello')")
+            page.wait_for_function("() => lines.some(([event, value]) => value == 'hello')")
         assert bob.evaluate("lines") == [arrived[1], ["thanks", [1, 2]], ["said", "hello"]]
         visits.allow(LOST_CONNECTION)
         ann.evaluate("socket.emit('stop')")

@@ -194,11 +194,11 @@ def test_desktop(server: Server, visits: Visits) -> None:
     expect(page.locator(".panel .title").first).to_have_text("Seen")
     page.evaluate(AWAY)
     publish(server, "notices:%23ben", {"title": "Not seen", "text": "yet", "severity": "critical"})
-    page.wait_for_function("shown.length === 1")
+    page.wait_for_function("() => shown.length === 1")
     [shown] = page.evaluate("shown.map(({ notification, ...options }) => options)")
     assert (shown["title"], shown["body"]) == ("Not seen", "yet")
     denied.click("text=Mark all as read")
-    page.wait_for_function("shown[0].closed")
+    page.wait_for_function("() => shown[0].closed")
     # A logout, and a login of another user, concern all tabs of the browser, and no other browser.
     publish(server, "notices:%23ben", {"title": "Later"})
     tab = page.context.new_page()
