@@ -4,14 +4,14 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
-CODE := pushserver twisted tests tools benchmarks setup.py
+CODE := pushserver twisted tests tools benchmarks packaging setup.py
 
 # The tests with other versions: all but those of the page, of the package and of the documents.
 VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishing.py recovery.py \
 	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth fuzz deb \
+.PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth docs fuzz deb \
 	deb-test clean
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make attacks  measure the server under floods, on loopback (five minutes)"
 	@echo "make restarts measure that 500 clients lose and repeat nothing while the server restarts (half a minute)"
 	@echo "make smooth   watch the live page in Chromium at 100 publications a second for ten minutes"
+	@echo "make docs     build the site of the documents, in build/site"
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
 	@echo "make deb      build a package for this Debian, in dist/"
 	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
@@ -39,13 +40,18 @@ run:
 	@exec $(BIN)/pushserver serve $(ARGS)
 
 test:
-	@tools/venv test
-	@tools/system-packages --for-tests
-	@tools/node-clients
+	@$(MAKE) --no-print-directory --jobs 2 environment packages
 	@# Once: with PYTHONDONTWRITEBYTECODE each of some thousand processes would compile the package.
 	@$(BIN)/python -m compileall -q pushserver twisted tests
 	@# At the same time: real servers and browsers wait often, and unit tests compute.
 	@$(MAKE) --no-print-directory --jobs 3 slow check fast
+
+environment:
+	@tools/venv test
+
+packages:
+	@tools/system-packages --for-tests
+	@tools/node-clients
 
 check:
 	$(BIN)/ruff format --check $(CODE)
@@ -119,6 +125,13 @@ smooth:
 	@tools/venv test
 	@tools/system-packages --for-tests
 	$(BIN)/python tools/smooth.py $(ARGS)
+
+docs:
+	@tools/venv test
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --requirement packaging/site/requirements.txt
+	@# -W: a link without its target, or a docstring that cannot be shown, is an error.
+	$(BIN)/python -m sphinx -q -W --keep-going -E -d build/doctrees -c packaging/site docs build/site
+	@echo "build/site/index.html"
 
 fuzz:
 	@tools/venv test
