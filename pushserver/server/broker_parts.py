@@ -225,7 +225,7 @@ def check_libraries() -> None:
         verb = "is" if len(missing) == 1 else "are"
         raise StartFailed(
             f"broker.url is set, and {' and '.join(missing)} {verb} not installed:"
-            " pip install 'pushserver[redis]'"
+            " pip install 'pushserver[redis]', or in a clone: pip install '.[redis]'"
         )
 
 

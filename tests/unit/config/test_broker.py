@@ -169,8 +169,11 @@ def test_with_reload_redis_keeps_the_history() -> None:
 
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_parts, "LIBRARIES", ("hiredis", "no_such_library"))
-    with pytest.raises(StartFailed, match=r"no_such_library is not installed: pip install 'pushs"):
+    with pytest.raises(StartFailed, match=r"no_such_library is not installed: pip ") as raised:
         make(parsed("--broker", URL), {}, memory_reactor())
+    assert "pip install 'pushserver[redis]', or in a clone: pip install '.[redis]'" in str(
+        raised.value
+    )
 
 
 def test_check_config_names_missing_libraries(
