@@ -144,7 +144,7 @@ class Watch:
             if not self._told:
                 self._told = True
                 self._log.warn(
-                    "{problem}; the connection to Redis stays as it is",
+                    "{problem}; a connection to Redis that is there stays as it is",
                     problem=str(error),
                     event_name="redis_sentinels_away",
                 )

@@ -151,7 +151,7 @@ def test_master_is_asked_for_at_an_interval_and_silence_is_told_once(trouble: Tr
     failures.append(NoMaster("no Sentinel"))
     for _ in range(2):
         work(WATCH_SECONDS)
-    assert trouble.take() == ["no Sentinel; the connection to Redis stays as it is"]
+    assert trouble.take() == ["no Sentinel; a connection to Redis that is there stays as it is"]
     failures.clear()
     work(WATCH_SECONDS)
     assert (named, trouble.take()) == ([Address("h")] * 2, [])
