@@ -118,7 +118,8 @@ class Writer:
         self._clears = 0
         self._settled: list[Deferred[None]] = []
         self._refused: tuple[Problem, float] | None = None
-        self._refusal_logged = 0.0
+        self._refusal_logged = float("-inf")
+        self._logged_text = ""
 
     @property
     def session(self) -> Session | None:
@@ -401,8 +402,10 @@ class Writer:
     def _note_refusal(self, problem: Problem) -> None:
         """Keep it for the state of the node; it is logged once in a while."""
         now = self._monotonic()
-        if self._refused is None or now - self._refusal_logged >= LOG_SECONDS:
-            self._refusal_logged = now
+        # Another channel may be fine, so that refusals and answers come in turn.
+        is_same = problem.text == self._logged_text
+        if now - self._refusal_logged >= (LOG_SECONDS if is_same else 1.0):
+            self._refusal_logged, self._logged_text = now, problem.text
             self._log.warn(
                 "Redis has refused a publication or another call: {problem}",
                 problem=problem.text,

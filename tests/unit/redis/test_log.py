@@ -223,6 +223,10 @@ def test_state_says_why_redis_refuses_until_it_accepts(
     send(here)
     world.settle()
     assert here.log.state.problem == ""
+    # It takes those of another channel, in turn: one line a minute is enough.
+    refuse()
+    assert (here.log.state.problem, trouble.take()) == ("the memory of Redis is full", [])
+    monkeypatch.setattr(writer, "LOG_SECONDS", 0.0)
     refuse()
     assert len(trouble.take()) == 1
     monkeypatch.setattr(writer, "REFUSAL_SECONDS", -1.0)
