@@ -1,10 +1,12 @@
-"""The real htmx 2, htmx 4 and Turbo show each fragment once: over restarts, and in hidden tabs."""
+"""The real htmx 2 and 4, Turbo and Datastar show each fragment once: over restarts, in hidden tabs."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -14,6 +16,8 @@ from tests.e2e.server import CHECKOUT, Server, running
 from tests.e2e.visits import LOST_CONNECTION, Visits
 
 MODULES = CHECKOUT / "tests" / "node" / "node_modules"
+DATASTAR = Path(sys.prefix, "datastar", "starhtml", "static", "js", "datastar-core.js")
+"""A package for Python has the client of Datastar 1, which is not on npm: `tools/venv`."""
 CONFIG = """
 [server]
 templates = "templates"
@@ -54,12 +58,18 @@ LIBRARIES = {
         "",
         '<turbo-stream-source src="channels/orders?as=turbo&last=10"></turbo-stream-source>',
     ),
+    "datastar": (
+        (DATASTAR,),
+        "data-init=\"@get('channels/orders?as=datastar&last=10', "
+        "{retry: 'always', retryMaxCount: Infinity})\"",
+        "",
+    ),
 }
 
 # htmx 2 writes the event of a lost connection to the console; htmx 4 ends its own request.
 LOST = (
     f"{LOST_CONNECTION}|console error: Event$|orders.as=htmx.*: net::ERR_ABORTED"
-    "|htmx:sse:error: Failed to fetch"
+    "|htmx:sse:error: Failed to fetch|Datastar failed to|orders.as=datastar.*: net::ERR_ABORTED"
 )
 HIDE = """(state) => {
   Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
@@ -79,7 +89,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         for number, script in enumerate(scripts):
             file = f"{name}-{number}.js"
             shutil.copy(MODULES / script, folder / "pages" / file)
-            tags.append(f'<script src="{file}"></script>')
+            kind = "module" if script is DATASTAR else "text/javascript"
+            tags.append(f'<script type="{kind}" src="{file}"></script>')
         text = PAGE.format(scripts="\n".join(tags), attributes=attributes, more=more)
         (folder / "pages" / f"{name}.html").write_text(text)
     (folder / "pages" / "index.html").write_text("<!doctype html><title>Shop</title>")

@@ -107,7 +107,7 @@ def test_page_of_datastar_says_what_is_missing(browser: Browser, server: Server)
 def test_page_of_datastar_gets_events_in_the_form_of_its_sdk(server: Server) -> None:
     publish(server, "orders", {"item": "tea\nand milk", "pieces": 2})
     page = server.get("datastar.html").text
-    [url] = re.findall(r"@get\('\./(.*)'\)", page)
+    [url] = re.findall(r"@get\('\./([^']*)'", page)
     # The Accept of Datastar 1.
     accept = "text/event-stream, text/html, application/json"
     request = urllib.request.Request(
