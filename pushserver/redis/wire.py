@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hiredis import ProtocolError, Reader, pack_command
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -58,7 +58,7 @@ class Wire(HiredisProtocol):  # type: ignore[misc]
     def send(self, command: Sequence[bytes]) -> Deferred[Any]:
         """Send a command; see `commands.Send`."""
         if not self.connected:
-            raise Gone("the connection is lost")
+            return fail(Gone("the connection is lost"))
         answer: Deferred[Any] = Deferred()
         if self._refused:
             self._held.append((command, answer))

@@ -167,9 +167,10 @@ class Crew:
 
         self.reactor.callWhenRunning(begin)
         self.reactor.run(installSignalHandlers=False)
+        # First these: they may be the reason for a timeout.
+        assert self.problems == []
         if isinstance(results[0], Failure):
             results[0].raiseException()
-        assert self.problems == []
 
     def _end(self) -> None:
         for node in self.nodes:

@@ -268,8 +268,8 @@ def test_commands_under_way_fail_once_when_the_connection_is_lost_at_any_byte(si
     assert whole == [b"0123", [1, None]][: len(whole)]
     assert all(r.check(Gone, ErrorReply) for r in results if isinstance(r, Failure))
     assert (bench.lost, bench.problems) == (1, ["the connection was lost"])
-    with pytest.raises(Gone):
-        session.send([b"GET", b"x"])
+    session.send([b"GET", b"x"]).addErrback(results.append)
+    assert results[-1].check(Gone)
     bench.reactor.advance(0.1)
     bench.attach()
     assert len(bench.sessions) == 2
@@ -444,6 +444,12 @@ def test_silence_from_the_beginning_may_be_that_of_tls(url: str, heard: bool, hi
         wire._answers.append(([b"INFO"], Deferred(), False))
         wire.dataReceived(b"+OK\r\n")
     assert reason_of(wire, parse_url(url)) == f"it did not answer{hint}"
+
+
+def test_command_for_a_lost_connection_fails_and_raises_nothing() -> None:
+    failures: list[Failure] = []
+    Wire(lambda wire: None).send([b"PING"]).addErrback(failures.append)
+    assert [failure.type for failure in failures] == [Gone]
 
 
 def test_server_that_the_sentinels_no_longer_name_is_left() -> None:
