@@ -1,4 +1,4 @@
-"""The real htmx 2 and 4, Turbo and Datastar show each fragment once: over restarts, in hidden tabs."""
+"""The real htmx 2 and 4, Turbo and Datastar show each fragment once: restarts, hidden tabs."""
 
 from __future__ import annotations
 
