@@ -42,7 +42,8 @@ PAGE = """<!doctype html>
 {more}
 """
 APPEND = 'hx-swap="beforeend"'
-LIBRARIES = {
+AGAIN = "{retry: 'always', retryMaxCount: Infinity}"
+LIBRARIES: dict[str, tuple[tuple[str | Path, ...], str, str]] = {
     "htmx2": (
         ("htmx2/dist/htmx.min.js", "htmx-ext-sse/dist/sse.min.js"),
         'hx-ext="sse" sse-connect="channels/orders?as=htmx&last=10" sse-swap="message" ' + APPEND,
@@ -60,8 +61,7 @@ LIBRARIES = {
     ),
     "datastar": (
         (DATASTAR,),
-        "data-init=\"@get('channels/orders?as=datastar&last=10', "
-        "{retry: 'always', retryMaxCount: Infinity})\"",
+        f"data-init=\"@get('channels/orders?as=datastar&last=10', {AGAIN})\"",
         "",
     ),
 }
