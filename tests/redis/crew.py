@@ -152,7 +152,9 @@ class Crew:
         self.lost = 0
         """The acknowledged publications that were not there at the last `check`."""
         self.refused_in: set[str] = set()
-        self.publishes = self._publishing = True
+        self.is_finished = False
+        """Whether nothing is published any more, and the readers have everything."""
+        self._publishing = True
         self._publishers: list[Deferred[None]] = []
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -237,11 +239,11 @@ class Crew:
         self._publishing = False
         for publisher in self._publishers:
             await publisher
-        self.publishes = False
         await self.attached()
         kept = await self.kept()
         tops = {channel: (rows[-1].epoch, len(rows)) for channel, rows in kept.items()}
         await self.until(lambda: all((r.epoch, r.top) == tops[r.channel] for r in self.readers))
+        self.is_finished = True
 
     async def kept(self) -> dict[str, list[Publication]]:
         """The publications that Redis has, by channel."""

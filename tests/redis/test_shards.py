@@ -70,7 +70,7 @@ class Roamers:
 
     def has_everything(self, reader: Reader) -> bool:
         """Whether no publication can come that the reader has not."""
-        if self.crew.publishes:
+        if not self.crew.is_finished:
             return False
         ends = {(r.channel, r.epoch, r.top) for r in self.crew.readers}
         return {(channel, *top) for channel, top in reader.tops.items()} == ends
