@@ -239,7 +239,6 @@ class Crew:
         self._publishing = False
         for publisher in self._publishers:
             await publisher
-        await self.attached()
         kept = await self.kept()
         tops = {channel: (rows[-1].epoch, len(rows)) for channel, rows in kept.items()}
         await self.until(lambda: all((r.epoch, r.top) == tops[r.channel] for r in self.readers))
@@ -248,7 +247,15 @@ class Crew:
     async def kept(self) -> dict[str, list[Publication]]:
         """The publications that Redis has, by channel."""
         node = self.nodes[0]
-        await node.node.load(self.channels, fresh=True)
+        while True:
+            await self.attached()
+            try:
+                await node.node.load(self.channels, fresh=True)
+            except Unavailable:
+                # A node may notice only now that it has lost a Redis.
+                await self.sleep(0.02)
+            else:
+                break
         return {channel: node.node.history.peek(channel).after(0) for channel in self.channels}
 
     async def check(self, *, lost: bool = False) -> None:
