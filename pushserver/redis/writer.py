@@ -45,7 +45,9 @@ REFUSAL_SECONDS = 10.0
 A balancer may send it no further publications meanwhile.
 """
 LOG_SECONDS = 60.0
-"""The least time between two lines about refusals without an accepted call in between."""
+"""The least time between two lines about refusals for one reason."""
+OTHER_SECONDS = 1.0
+"""The least time until a line about a refusal for another reason."""
 
 Id = tuple[int, int]
 """The id of an entry of the log: the seq, and the number of the clear after it (0: none)."""
@@ -404,7 +406,7 @@ class Writer:
         now = self._monotonic()
         # Another channel may be fine, so that refusals and answers come in turn.
         is_same = problem.text == self._logged_text
-        if now - self._refusal_logged >= (LOG_SECONDS if is_same else 1.0):
+        if now - self._refusal_logged >= (LOG_SECONDS if is_same else OTHER_SECONDS):
             self._refusal_logged, self._logged_text = now, problem.text
             self._log.warn(
                 "Redis has refused a publication or another call: {problem}",
