@@ -23,7 +23,6 @@ project = "pushserver"
 version = release = pushserver.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["monitoring"]
-nitpicky = False
 
 html_theme = "furo"
 html_title = f"pushserver {release}"
@@ -31,7 +30,6 @@ html_copy_source = False
 html_show_sphinx = False
 
 myst_heading_anchors = 4
-myst_links_external_new_tab = False
 
 default_role = "literal"
 autodoc_member_order = "bysource"
