@@ -809,3 +809,11 @@ def test_section_of_several_servers_has_the_figures_and_judges_the_goals() -> No
     assert "client of another server | ≤ 1 | - | **falls short** |" in text
     assert "| pushserver | - | 1,234 (1,234-1,234) | - | - |" in text
     assert "- Missing: python-socketio: no network" in text
+
+
+@pytest.mark.parametrize(
+    "words", ["MADE", "METHOD", "REACTORS", "SOCKETIO", "POSTS", "WORKERS", "WAKE_UPS", "LIVE_PAGE"]
+)
+def test_page_has_the_words_that_the_next_run_writes(words: str) -> None:
+    page = (Path(report.__file__).parents[1] / "docs" / "performance.md").read_text("utf-8")
+    assert getattr(report, words).strip() in page
