@@ -99,7 +99,7 @@ bundle and with 171 KB, the first paint was at 888, 1,596 and 3,124 ms.
 | line | ms a request | kbit/s | first paint, ms | the same on a phone, ms |
 | --- | --- | --- | --- | --- |
 | 3G, good | 150 | 1,600 | 504 (500-576) | 732 (720-872) |
-| Fast 3G (Slow 4G) of the developer tools | 562.5 | 1,440 | 1,344 (1,340-1,380) | 1,624 (1,484-1,948) |
+| Fast 3G of the developer tools | 562.5 | 1,440 | 1,344 (1,340-1,380) | 1,624 (1,484-1,948) |
 | 3G, poor | 400 | 400 | 1,372 (1,352-1,400) | 1,548 (1,504-1,624) |
 
 The phone (`--phone`, three runs) has 390 pixels and a processor that is four times slower. On it,
