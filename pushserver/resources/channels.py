@@ -239,8 +239,8 @@ class EventsResource(LeafResource):
         self._context = context
 
     def answer_get(self, request: Request) -> Answer:
-        names, elsewhere = self._names(request), self._context.elsewhere
-        is_page = self._is_page(request)
+        is_page, elsewhere = self._is_page(request), self._context.elsewhere
+        names = self._names(request, MOST_ON_A_PAGE if is_page else None)
         if elsewhere is not None and (
             is_page or lacks_fragments(self._context.fragments, request, names)
         ):
@@ -249,8 +249,6 @@ class EventsResource(LeafResource):
             return upgrade(self._context, request, names)
         if is_page:
             vary(request, b"Accept")
-            if len(names) > MOST_ON_A_PAGE:
-                raise Refusal(400, f"{len(names)} channels, expected at most {MOST_ON_A_PAGE}")
             return live_page(self._context, request, names, ".")
         return respond(
             self._context, request, representation(self._context.fragments, request, names), names
@@ -267,10 +265,11 @@ class EventsResource(LeafResource):
         accept = header(request, "accept") or ""
         return preferred(accept, (EVENT_STREAM, LINES, HTML)) == HTML
 
-    def _names(self, request: Request) -> tuple[str, ...]:
+    def _names(self, request: Request, most: int | None = None) -> tuple[str, ...]:
         given = request.args.get(b"channel", [])
         names = tuple(dict.fromkeys(check_name(n.decode("utf-8", "replace")) for n in given))
         limit = self._context.node.limits.channels_per_client
+        limit = limit if most is None else min(limit, most)
         if not 0 < len(names) <= limit:
             raise Refusal(400, f"{len(names)} channels, expected 1 to {limit} channel=NAME")
         return names
