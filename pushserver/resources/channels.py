@@ -78,7 +78,7 @@ class ChannelContext:
     respond: Open
     page: Callable[[tuple[str, ...], str, int, bool, bool], Document]
     gate: Gate
-    list_page: Callable[[str, bool], Document]
+    list_page: Callable[[str, bool, bool], Document]
     fragments: Fragments
     bulks: Bulks = field(default_factory=Bulks)
     elsewhere: Resource | None = None
@@ -126,6 +126,17 @@ def is_for_main(path: bytes, request: Request) -> bool:
     return preferred(header(request, "accept") or "", OFFERS) == HTML
 
 
+def may_list(gate: Gate, request: Request) -> bool:
+    """Whether the caller may read the list of channels; see `readable_channels`."""
+    key = gate.caller(request)
+    return key is not None and "read" in key.may
+
+
+def list_page(context: ChannelContext, request: Request, root: str, permitted: bool) -> Answer:
+    """The page of the list; `root` as for `live_page`."""
+    return answer_page(request, context.list_page(root, "key" in context.gate.accepts, permitted))
+
+
 class ChannelListResource(LeafResource):
     """`/channels/`: the list of all channels, for programs on this machine and with an API key.
 
@@ -143,7 +154,7 @@ class ChannelListResource(LeafResource):
         gate = self._context.gate
         if wanted == JSON:
             return channel_list(request, self._context.node, readable_channels(request, gate))
-        return answer_page(request, self._context.list_page("..", "key" in gate.accepts))
+        return list_page(self._context, request, "..", may_list(gate, request))
 
 
 class ChannelResource(LeafResource):
@@ -224,10 +235,8 @@ class FrontResource(LeafResource):
 
     def answer_get(self, request: Request) -> Answer:
         context = self._context
-        if self._lists:
-            key = context.gate.caller(request)
-            if key is not None and "read" in key.may:
-                return answer_page(request, context.list_page(".", "key" in context.gate.accepts))
+        if self._lists and may_list(context.gate, request):
+            return list_page(context, request, ".", permitted=True)
         return live_page(context, request, (self._name,), ".")
 
 
