@@ -16,6 +16,7 @@ from urllib.request import urlopen
 import pytest
 
 from pushserver.server.units import Installation, service, socket_unit
+from tests.e2e.blocks import block_with
 from tests.e2e.conditions import wait_until
 from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, PROBLEM, TWISTD, Server, environment, free_port, get
@@ -31,6 +32,16 @@ SANDBOX = (sys.executable, str(CHECKOUT / "tests" / "e2e" / "sandbox.py"), str(U
 EXPOSURE_BY_SOCKET = 2
 """The exposure by `systemd-analyze security`, in tenths: 0 is best, 100 worst."""
 EXPOSURE_LISTENING = 11
+
+DROP_INS = [
+    (SOCKET, block_with("docs/systemd.md", "ListenStream=0.0.0.0:80")),
+    (SOCKET, block_with("docs/systemd.md", "SocketMode=")),
+    (SERVICE, block_with("docs/systemd.md", "LoadCredential=key.pem:")),
+    (SERVICE, block_with("docs/systemd.md", "LoadCredential=config:")),
+    (SERVICE, block_with("docs/systemd.md", "IPAddressDeny=any")),
+    (SERVICE, block_with("docs/scaling.md", "PrivateNetwork=no")),
+]
+"""The changes of the units in the documents."""
 
 
 @pytest.fixture
@@ -60,8 +71,11 @@ def units_with_workers(units: Path) -> Path:
 
 
 def copy(unit: Path, to: Path) -> None:
-    text = unit.read_text("utf-8")
-    to.write_text(text.replace("/opt/pushserver/bin/twistd", "/bin/true"), "utf-8")
+    to.write_text(in_test(unit.read_text("utf-8")), "utf-8")
+
+
+def in_test(unit: str) -> str:
+    return unit.replace("/opt/pushserver/bin/twistd", "/bin/true")
 
 
 def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -84,6 +98,14 @@ class TestTheUnits:
 
     def test_are_verified_without_the_socket_unit(self, listening_units: Path) -> None:
         ended = analyze(listening_units, "verify", f"./{SERVICE}")
+        assert (ended.returncode, ended.stdout) == (0, "")
+
+    def test_are_verified_with_the_changes_of_the_documents(self, units: Path) -> None:
+        for unit, block in DROP_INS:
+            folder = units / f"{unit}.d"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{block.number}.conf").write_text(in_test(block.text))
+        ended = analyze(units, "verify", f"./{SERVICE}", f"./{SOCKET}")
         assert (ended.returncode, ended.stdout) == (0, "")
 
     def test_expose_almost_nothing(self, units: Path) -> None:

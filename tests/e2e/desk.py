@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from tests.e2e.blocks import Block, sections
+from tests.e2e.blocks import Block, sections_of
 from tests.e2e.conditions import answers, wait_until
 from tests.e2e.exchange import LINES, Reading
 from tests.e2e.follower import FILE, LINE
@@ -22,7 +22,7 @@ from tests.e2e.server import CHECKOUT, Server, environment, free_port
 
 DOCUMENT = CHECKOUT / "docs" / "frameworks.md"
 KEY = "correct-horse-battery-staple"
-SECTIONS = sections(DOCUMENT.read_text("utf-8"))
+SECTIONS = sections_of("docs/frameworks.md")
 START = ("The server", "The job", "The page")
 
 

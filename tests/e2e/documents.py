@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.e2e.blocks import Block, Line
-from tests.e2e.blocks import sections as blocks_by_section
 from tests.e2e.programs import PYTHON, Finished, Program, Script, start
 
 ADDRESS = "localhost:8080"
@@ -33,13 +32,13 @@ EPOCH = "7c2e94d1"
 LANGUAGES = {"console", "js", "python", "text", "toml"}
 
 
-def examples(text: str) -> dict[str, list[Block]]:
+def examples(sections: Mapping[str, Sequence[Block]]) -> dict[str, list[Block]]:
     """The blocks of each section, each program with the text that it prints."""
-    sections: dict[str, list[Block]] = {}
-    for title, blocks in blocks_by_section(text).items():
+    found: dict[str, list[Block]] = {}
+    for title, blocks in sections.items():
         for block in blocks:
-            _add(sections.setdefault(title, []), block)
-    return sections
+            _add(found.setdefault(title, []), block)
+    return found
 
 
 def _add(blocks: list[Block], block: Block) -> None:

@@ -7,12 +7,12 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.e2e.blocks import Block, Line, sections
+from tests.e2e.blocks import Block, Line
 from tests.e2e.conditions import answers, wait_until
 from tests.e2e.documents import EPOCH, Names
 from tests.e2e.patience import PATIENCE
@@ -23,16 +23,6 @@ FILE = re.compile(r"\b(put|add) this (?:into|to) `([a-z_./]+)`:$", re.IGNORECASE
 LINE = re.compile(r"\bput this in place of `(.+)` in `([a-z_./]+)`:$", re.IGNORECASE)
 NO_ICON = "favicon.ico|status of 404"
 """The errors of a browser for a page without an icon; pushserver itself has one."""
-LANGUAGES = {"console", "html", "js", "json", "python", "toml"}
-
-
-def read(document: Path) -> dict[str, list[Block]]:
-    """The blocks below each heading of the second level."""
-    by_section = sections(document.read_text("utf-8"))
-    for title, blocks in by_section.items():
-        for block in blocks:
-            assert block.language in LANGUAGES, f"{title}: unknown language {block.language!r}"
-    return by_section
 
 
 class Programs:
@@ -71,13 +61,13 @@ class Programs:
 class Follower:
     """Follows a document, with free ports in place of those in it."""
 
-    def __init__(self, document: Path, folder: Path, programs: Programs):
+    def __init__(self, document: Mapping[str, Sequence[Block]], folder: Path, programs: Programs):
         self.server: Server | None = None
         self.port = free_port()
         self.page_port = free_port()
         self._folder = folder
         self._programs = programs
-        self._sections = read(document)
+        self._sections = document
         self._left = [(title, b) for title, blocks in self._sections.items() for b in blocks]
 
     def write(self, section: str) -> None:
@@ -145,7 +135,12 @@ class Follower:
         settings: dict[str, str] = {}
         while re.match(r"[A-Z_]+=", words[0]):
             name, _, settings[name] = words.pop(0).partition("=")
+        words[0] = words[0].removeprefix(".venv/bin/")
         match words:
+            case ["make", "run"]:
+                self._serve([], settings, serve=True)
+            case ["make", "test"]:
+                pass  # This is a part of it.
             case ["twistd", "-n", "pushserver", *options]:
                 self._serve(options, settings)
             case ["pushserver", "serve", *options]:

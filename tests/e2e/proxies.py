@@ -16,13 +16,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.blocks import sections
+from tests.e2e.blocks import sections_of
 from tests.e2e.certificate import certificate
 from tests.e2e.nginx import wait_for_port
 from tests.e2e.patience import PATIENCE
-from tests.e2e.server import CHECKOUT, free_port
+from tests.e2e.server import free_port
 
-BLOCKS = sections((CHECKOUT / "docs" / "proxies.md").read_text())
+BLOCKS = sections_of(
+    "docs/proxies.md", "nginx", "Caddy", "HAProxy", "Apache", "Trusted proxies", "PROXY protocol"
+)
 NAME = "push.example"
 
 

@@ -10,6 +10,7 @@ import tomllib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -20,8 +21,9 @@ from pushserver import PushServer
 from pushserver.app import handlers
 from pushserver.config.loader import load
 from pushserver.sources.registry import SourceTypes
+from tests.e2e.blocks import block_with, sections_of
 from tests.e2e.conditions import wait_until
-from tests.e2e.follower import NO_ICON, Programs, read, run, visits_at
+from tests.e2e.follower import NO_ICON, Programs, run, visits_at
 from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, running
 
 with warnings.catch_warnings():
@@ -29,9 +31,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from pushserver.testing import TestServer
 
-README = CHECKOUT / "README.md"
-TUTORIAL = CHECKOUT / "docs" / "tutorial.md"
 APPLICATIONS = CHECKOUT / "docs" / "applications.md"
+PARTS = sections_of(
+    "docs/applications.md",
+    *("", "Sources", "Publishing", "Handlers", "Clients", "Testing"),
+    *("Start and stop", "Processes", "asyncio"),
+)
 EXAMPLES = CHECKOUT / "examples"
 
 
@@ -43,56 +48,21 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 
 
 def test_the_five_lines_are_the_same_in_all_documents() -> None:
-    [block, _] = read(README)["Five lines of Python"]
-    [tutorial, *_] = read(TUTORIAL)["Five lines"]
+    block = block_with("README.md", "def random_number")
+    tutorial = block_with("docs/tutorial.md", "def random_number")
     example = (EXAMPLES / "ticker.py").read_text("utf-8")
     assert block.text.split() == tutorial.text.split() == example.partition('"""\n\n')[2].split()
-
-
-def test_the_sources_of_the_readme_work() -> None:
-    [block] = read(README)["Sources without Python"]
-    for options in tomllib.loads(block.text)["sources"].values():
-        kind = SourceTypes()[options["type"]]
-        own = {k: v for k, v in options.items() if k not in ("type", "channel", "event")}
-        kind.make(kind.options(**own))
-
-
-@pytest.mark.parametrize(
-    "document",
-    [README, CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))],
-    ids=lambda path: path.stem,
-)
-def test_a_link_has_a_target(document: Path) -> None:
-    text = document.read_text("utf-8")
-    for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
-        name, _, anchor = target.partition("#")
-        there = document.parent / name if name else document
-        assert there.exists(), target
-        if anchor:
-            titles = re.findall(r"^##+ (.*)", there.read_text("utf-8"), re.MULTILINE)
-            assert anchor in {
-                re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles
-            }, target
-
-
-OTHER_PROGRAMS = {"Pages", "A Flask application", "Embedding"}
 
 
 class TestTheReferenceOfApplications:
     @pytest.fixture
     def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        """All Python code of the document, except other programs."""
+        """All Python code of the document, except its other programs."""
         module = ModuleType("shop")
         monkeypatch.setitem(sys.modules, "shop", module)
-        blocks = read(APPLICATIONS)
-        texts = [
-            block.text
-            for title in blocks
-            for block in blocks[title]
-            if block.language == "python" and title not in OTHER_PROGRAMS
-        ]
-        for text in texts:
-            exec(compile(text, "applications.md", "exec"), vars(module))
+        for block in chain.from_iterable(PARTS.values()):
+            assert block.language == "python"
+            exec(compile(block.text, "applications.md", "exec"), vars(module))
         return module
 
     def test_has_sources_that_publish(self, module: ModuleType) -> None:
@@ -135,7 +105,7 @@ class TestTheReferenceOfApplications:
     def test_embeds_a_server_beside_pages(
         self, browser: Browser, tmp_path: Path, programs: Programs
     ) -> None:
-        program, script = read(APPLICATIONS)["Embedding"]
+        program, script = sections_of("docs/applications.md", "Embedding")["Embedding"]
         port = free_port()
         (tmp_path / "together.py").write_text(program.text.replace("tcp:8080", f"tcp:{port}"))
         (tmp_path / "pages").mkdir()

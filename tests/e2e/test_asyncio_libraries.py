@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.blocks import block_with
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import LINES, Reading, data, history
-from tests.e2e.follower import read
 from tests.e2e.patience import PATIENCE
-from tests.e2e.server import CHECKOUT, Server, environment, running
+from tests.e2e.server import Server, environment, running
 from tests.e2e.test_serve import SERVE
 from tests.e2e.watcher import Commanded
 from tests.http_server import HttpServer, Quiet
 
-APPLICATIONS = CHECKOUT / "docs" / "applications.md"
 LIBRARIES = {
     "httpx": """
 import httpx
@@ -311,7 +310,7 @@ def test_on_another_reactor_the_log_says_which_one_is_needed(
 def test_task_of_the_document_outlives_its_handler_and_is_cancelled_at_the_stop(
     tmp_path: Path, upstream: Upstream
 ) -> None:
-    [block] = read(APPLICATIONS)["asyncio"]
+    block = block_with("docs/applications.md", "feeds = PushServer()")
     server = Served(tmp_path, "httpx", upstream)
     (tmp_path / "app.py").write_text(f"from pushserver import PushServer\n{block.text}")
     with running(server), closing(Commanded(server)) as client:

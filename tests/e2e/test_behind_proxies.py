@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
+from tests.e2e.blocks import block_with
 from tests.e2e.lines import Lines
 from tests.e2e.nginx import nginx
 from tests.e2e.patience import PATIENCE, PATIENCE_MS
@@ -392,6 +393,37 @@ def test_a_page_of_a_rebound_name_cannot_pass_for_a_proxy(
                 name,
             )
             assert status == 403, name
+
+
+def test_balancers_of_the_document_are_configurations(tmp_path: Path) -> None:
+    haproxy, nginx, caddy = (
+        block_with("docs/scaling.md", "# HAProxy: ").text,
+        block_with("docs/scaling.md", "# nginx: ").text,
+        block_with("docs/scaling.md", "# Caddy: ").text,
+    )
+    times = "\n".join(f"    timeout {name} 75s" for name in ("connect", "client", "server"))
+    front = "frontend push\n    bind 127.0.0.1:8099\n    default_backend pushserver\n"
+    server = "server { listen 127.0.0.1:8099; location / { proxy_pass http://pushserver; } }"
+    (tmp_path / "haproxy.cfg").write_text(f"defaults\n    mode http\n{times}\n{front}{haproxy}")
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {nginx} {server} }}"
+    )
+    (tmp_path / "Caddyfile").write_text(f":8099 {{\n{caddy}}}\n")
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    for command in (
+        "haproxy -c -f haproxy.cfg",
+        f"nginx -t -p {tmp_path} -c nginx.conf -e stderr",
+        "caddy adapt --config Caddyfile --validate",
+    ):
+        ended = subprocess.run(
+            command.split(),
+            cwd=tmp_path,
+            env={"PATH": path, "HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
 
 
 SNIPPET = BLOCKS["nginx"][0].text

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.e2e import warm
+from tests.e2e.blocks import block_with
 from tests.e2e.nginx import nginx
 from tests.e2e.programs import PUSHSERVER
-from tests.e2e.server import CHECKOUT, Server, environment, running
+from tests.e2e.server import Server, environment, running
 
 EXAMPLE = "http://push.example"
 """The URL in the document."""
@@ -136,11 +137,8 @@ def test_a_url_that_is_not_the_server_is_one_finding(
 
 
 def test_the_example_of_the_document_is_true(bad: str) -> None:
-    text = (CHECKOUT / "docs" / "doctor.md").read_text()
-    example = (
-        text.partition("```console\n")[2].partition("```")[0].replace(EXAMPLE, f"{bad}/zipped")
-    )
-    command, *expected = example.splitlines()
+    example = block_with("docs/doctor.md", "$ pushserver doctor").text
+    command, *expected = example.replace(EXAMPLE, f"{bad}/zipped").splitlines()
     words = command.removeprefix("$ pushserver ").split()
     run = warm.run([*PUSHSERVER, *words], Path.cwd(), environment(), joined=True)
     assert [timeless(line) for line in run.stdout.splitlines()] == list(map(timeless, expected))

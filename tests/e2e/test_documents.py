@@ -30,7 +30,7 @@ from pushserver.sources.engine.runner import Runner as SourceRunner
 from pushserver.sources.engine.runner import Status
 from pushserver.sources.interface import ISourceType
 from pushserver.sources.registry import SourceTypes
-from tests.e2e.blocks import Line
+from tests.e2e.blocks import Line, block_with, sections, sections_of
 from tests.e2e.documents import EPOCH, Names, Runner, examples, write
 from tests.e2e.patience import PATIENCE
 from tests.e2e.server import CHECKOUT, Server, running
@@ -38,19 +38,19 @@ from tests.e2e.visits import Visits
 from tests.unit.fakes.source_tools import SourceBench
 
 PROTOCOLS = (CHECKOUT / "docs" / "protocols.md").read_text()
-SOCKETIO = (CHECKOUT / "docs" / "socketio.md").read_text()
 CONFIGURATION = (CHECKOUT / "docs" / "configuration.md").read_text()
 SOURCES = (CHECKOUT / "docs" / "sources.md").read_text()
+OF_SOURCES = [block for blocks in sections_of("docs/sources.md").values() for block in blocks]
 TYPES = SourceTypes()
-EXAMPLES = "The examples"
+EXAMPLES = examples(sections_of("docs/protocols.md"))
+[CONFIGURED] = EXAMPLES.pop("The examples")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the configuration that the examples are for."""
     folder = tmp_path_factory.mktemp("documents")
-    [file] = examples(PROTOCOLS)[EXAMPLES]
-    with running(Server(folder, "--config", str(write(file, folder)))) as server:
+    with running(Server(folder, "--config", str(write(CONFIGURED, folder)))) as server:
         yield server
 
 
@@ -75,22 +75,20 @@ class Console:
             page.close()
 
 
-@pytest.mark.parametrize("section", [title for title in examples(PROTOCOLS) if title != EXAMPLES])
+@pytest.mark.parametrize("section", EXAMPLES)
 def test_the_examples_of_the_protocols(
     server: Server, visits: Visits, tmp_path: Path, section: str
 ) -> None:
     epoch = json.loads(server.get("channels/numbers").body)["epoch"]
     address = f"127.0.0.1:{server.port}"
     runner = Runner(Names(epoch), address, tmp_path, Console(visits).run)
-    for block in examples(PROTOCOLS)[section]:
+    for block in EXAMPLES[section]:
         runner.run(block)
 
 
 def test_the_examples_of_socket_io(server: Server, tmp_path: Path) -> None:
-    _, title, text = SOCKETIO.partition("\n## By hand\n")
     runner = Runner(Names(EPOCH), f"127.0.0.1:{server.port}", tmp_path, no_browser)
-    [block] = examples(title + text)["By hand"]
-    runner.run(block)
+    runner.run(block_with("docs/socketio.md", "EIO=3&transport=polling"))
 
 
 def no_browser(script: str) -> Generator[str, None, None]:
@@ -99,13 +97,13 @@ def no_browser(script: str) -> Generator[str, None, None]:
 
 def test_the_examples_of_the_configuration(tmp_path: Path) -> None:
     runner = Runner(Names(""), "", tmp_path, no_browser)
-    for blocks in examples(CONFIGURATION).values():
+    for blocks in examples(sections_of("docs/configuration.md")).values():
         for block in blocks:
             runner.run(block)
 
 
 def test_the_default_sources_are_those_of_the_document() -> None:
-    [file] = examples(CONFIGURATION)["Sources"]
+    file = block_with("docs/configuration.md", "# numbers.toml")
     assert load(file.text, "", {}, TYPES) == Config()
 
 
@@ -194,16 +192,15 @@ class TestTheDocumentOfTheSources:
         assert sorted(words) == sorted(field.name for field in fields(Status))
 
     def test_has_examples_that_can_be_used(self) -> None:
-        examples = re.findall(r"^```toml\n(.*?)^```", SOURCES, re.MULTILINE | re.DOTALL)
-        assert len(examples) >= 2
-        for text in examples:
-            assert load(text, "the example", {}, TYPES) != Config()
+        for block in OF_SOURCES:
+            if block.language == "toml":
+                assert load(block.text, "the example", {}, TYPES) != Config()
 
     def test_has_a_type_of_ones_own_that_works(self) -> None:
-        [text] = re.findall(r"^```python\n(.*?)^```", SOURCES, re.MULTILINE | re.DOTALL)
+        [program] = [block for block in OF_SOURCES if block.language != "toml"]
         module = ModuleType("dice_source")
         sys.modules["dice_source"] = module
-        exec(text, vars(module))
+        exec(program.text, vars(module))
         kind: Any = module.dice
         verifyObject(ISourceType, kind)
         table = "[sources.s]\ntype = 'dice'\nchannel = 'c'\nsides = 2"
@@ -289,4 +286,4 @@ def test_values_that_differ_at_each_run_match() -> None:
 def test_a_block_that_cannot_run_is_an_error() -> None:
     for text in ("```json\n{}\n```", "```text\n1\n```", "```console\n$ curl x"):
         with pytest.raises(AssertionError, match="line 1"):
-            examples(text)
+            examples(sections(text))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.blocks import sections
+from tests.e2e.blocks import sections_of
 from tests.e2e.exchange import publish
-from tests.e2e.server import CHECKOUT, Server, get, running
+from tests.e2e.server import Server, get, running
 from tests.e2e.visits import LOST_CONNECTION, Visits
 
-SECTIONS = sections((CHECKOUT / "docs" / "fragments.md").read_text("utf-8"))
+SECTIONS = sections_of("docs/fragments.md")
 [CONFIG, TEMPLATE, PAGE] = [block.text for block in SECTIONS[""]]
 [FUNCTION] = [block.text for block in SECTIONS["Functions and sources"]]
 STORE = """

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.blocks import Block
+from tests.e2e.blocks import Block, sections_of
 from tests.e2e.documents import Names, Runner, examples, write
 from tests.e2e.exchange import data, history, publish, wait_for_commit
 from tests.e2e.patience import PATIENCE
 from tests.e2e.programs import PUSHSERVER
-from tests.e2e.server import CHECKOUT, Server, environment, running
+from tests.e2e.server import Server, environment, running
 from tests.e2e.test_documents import no_browser
 
-DOCUMENT = examples((CHECKOUT / "docs" / "store.md").read_text())
+DOCUMENT = examples(sections_of("docs/store.md"))
 STOPPED = ("Restore", "Another version", "The size of the file")
 """The sections of the documents whose server is stopped."""
 
@@ -64,7 +64,7 @@ def test_the_examples_of_the_store(server: Server, folder: Path) -> None:
 
 
 def test_the_examples_of_the_operations(tmp_path: Path) -> None:
-    document = examples((CHECKOUT / "docs" / "operations.md").read_text())
+    document = examples(sections_of("docs/operations.md"))
     [file] = document[""]
     with running(Server(tmp_path, "--config", str(write(file, tmp_path)))) as server:
         before = publish(server, "orders", 1)

@@ -19,13 +19,13 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Response, expect
 
 import pushserver
-from tests.e2e.blocks import sections
+from tests.e2e.blocks import sections_of
 from tests.e2e.desk import KEY, Desk
 from tests.e2e.exchange import LINES, Reading, ask
 from tests.e2e.server import CHECKOUT, Server, running
 
 DOCUMENT = CHECKOUT / "docs" / "login.md"
-SECTIONS = sections(DOCUMENT.read_text("utf-8"))
+SECTIONS = sections_of("docs/login.md")
 FIRST = "Everybody reads, a key publishes"
 COOKIE = "Users by the cookie of the site"
 TOKENS = "Tokens"

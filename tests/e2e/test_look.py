@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.blocks import sections
+from tests.e2e.blocks import block_with, sections_of
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import publish
-from tests.e2e.server import CHECKOUT, Server, running
+from tests.e2e.server import Server, running
 from tests.e2e.visits import LOST_CONNECTION, Visits
 
-SECTIONS = sections((CHECKOUT / "docs" / "look.md").read_text("utf-8"))
+SECTIONS = sections_of("docs/look.md", "Templates", "Pages of your own")
 FILES = (*SECTIONS["Templates"], *SECTIONS["Pages of your own"])
 NAMES = ("templates/page.html", "static/own.css", "templates/pages/orders.html", "static/orders.js")
 INLINE = "templates/pages/inline.html"
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def serve(folder: Path, *options: str) -> Server:
-    look = ("--templates", "templates", "--static", "static")
+    look = block_with("docs/look.md", "$ pushserver serve").text.split()[3:]
     return Server(folder, "--config", "store.toml", *look, *options)
 
 

@@ -14,10 +14,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
+from tests.e2e.blocks import block_with
 from tests.e2e.exchange import ask
 from tests.e2e.patience import PATIENCE
 from tests.e2e.promtool import RULES, check_alerts, promtool, rules_of_the_dashboard
-from tests.e2e.server import CHECKOUT, SHORTCUTS, Server, free_port, get, running
+from tests.e2e.server import SHORTCUTS, Server, free_port, get, running
 
 pytestmark = pytest.mark.slow
 
@@ -134,9 +135,8 @@ def test_prometheus_finds_no_fault_in_the_alerts_and_in_the_dashboard(tmp_path: 
 
 
 def test_prometheus_finds_no_fault_in_the_configuration_of_the_document(tmp_path: Path) -> None:
-    page = (CHECKOUT / "docs" / "monitoring.md").read_text("utf-8")
     path = tmp_path / "prometheus.yml"
-    path.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    path.write_text(block_with("docs/monitoring.md", "scrape_configs").text)
     assert "SUCCESS" in promtool("check", "config", "--syntax-only", path)
 
 
@@ -202,8 +202,8 @@ def shape(value: object) -> object:
 
 
 def test_the_command_of_the_document_prints_the_load(server: Server) -> None:
-    document = (CHECKOUT / "docs" / "monitoring.md").read_text("utf-8")
-    command, shown = document.partition("\n$ pushserver ")[2].split("\n", 2)[:2]
+    command, shown = block_with("docs/monitoring.md", "$ pushserver top").text.splitlines()
+    command = command.removeprefix("$ pushserver ")
     environment = {
         **os.environ,
         "PUSHSERVER_URL": f"http://127.0.0.1:{server.port}",

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.blocks import sections_of
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import publish
-from tests.e2e.follower import NO_ICON, Follower, Programs, read, run, visits_at
+from tests.e2e.follower import NO_ICON, Follower, Programs, run, visits_at
 from tests.e2e.nginx import nginx
-from tests.e2e.server import CHECKOUT, TWISTD, Server, free_port, run_twistd, running
+from tests.e2e.server import TWISTD, Server, free_port, run_twistd, running
 from tests.e2e.supervisor import Supervisor
 
-APPLICATIONS = CHECKOUT / "docs" / "applications.md"
-PROGRAM, OWN, FOREIGN, _ = read(APPLICATIONS)["Pages"]
+SECTIONS = sections_of("docs/applications.md", "Pages")
+PROGRAM, OWN, FOREIGN, _ = SECTIONS["Pages"]
 IMPORT = "from pushserver import PushServer\n"
 EMBEDDED = """
 from twisted.application.service import Application
@@ -158,7 +159,7 @@ def test_pages_work_below_a_path(browser: Browser, folder: Path, programs: Progr
 def test_a_page_of_an_allowed_origin_connects(
     browser: Browser, tmp_path: Path, programs: Programs
 ) -> None:
-    follower = Follower(APPLICATIONS, tmp_path, programs)
+    follower = Follower(SECTIONS, tmp_path, programs)
     (tmp_path / "shop.py").write_text(f"{IMPORT}app = PushServer()\n")
     write(tmp_path / "page.html", follower.real(FOREIGN.text))
     follower.run("Pages")

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.e2e.blocks import block_with
 from tests.e2e.exchange import publish
+from tests.e2e.follower import NO_ICON
 from tests.e2e.lines import Lines
 from tests.e2e.server import CHECKOUT, Server, running
 from tests.e2e.visits import Visits
@@ -104,6 +106,9 @@ window.start = (namespace, transports) => {
 };
 """
 
+SCRIPT_OF_THE_PAGE = block_with("docs/socketio.md", "/socket.io/socket.io.js")
+ACKNOWLEDGEMENT = block_with("docs/socketio.md", 'socket.on("choose"')
+
 TRANSPORTS = [("polling",), ("websocket",), ("polling", "websocket")]
 NODE, CHROMIUM, PYTHON, PYTHON_ASYNC = "node", "chromium", "Client", "AsyncClient"
 CLIENTS = [
@@ -173,18 +178,24 @@ class Heard(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def heard(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[dict[str, Heard]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("socketio")
     (folder / "application.py").write_text(APP)
     (folder / "server.toml").write_text(CONFIG)
     (folder / "pages").mkdir()
     (folder / "pages" / "index.html").write_text(PAGE)
+    (folder / "pages" / "script.html").write_text(SCRIPT_OF_THE_PAGE.text)
     (folder / "pages" / "page.js").write_text(SCRIPT)
     story = (CHECKOUT / "tests" / "node" / "socketio_story.mjs").read_text()
     (folder / "pages" / "socketio_story.mjs").write_text(story)
     arguments = ("--app", "application:app", "--config", "server.toml")
+    with running(Server(folder, *arguments)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def heard(server: Server, browser: Browser) -> Iterator[dict[str, Heard]]:
     with ExitStack() as stack:
-        server = stack.enter_context(running(Server(folder, *arguments)))
         visits = stack.enter_context(closing(Visits(browser, server.url)))
         yield play_all(server, visits, stack)
 
@@ -219,6 +230,30 @@ def play_all(server: Server, visits: Visits, stack: ExitStack) -> dict[str, Hear
     for name, client in clients.items():
         after[name] += until(client, ("published", "last"), ("quiet", "last"))
     return {name: Heard(dict(stories[name] + first[name]), after[name]) for name in clients}
+
+
+def test_scripts_of_the_document_have_events_and_acknowledge(
+    server: Server, browser: Browser
+) -> None:
+    with closing(Visits(browser, server.url)) as visits:
+        visits.allow(NO_ICON)
+        page = visits.open("script.html")
+        with page.expect_console_message() as logged:
+            publish(server, "numbers?event=newnumber", {"number": 3})
+        assert logged.value.text == "{number: 3}"
+        assert (
+            page.evaluate(
+                """(text) => {
+                let answer;
+                const socket = {on: (event, f) => f(["black", "white"], (given) => answer = given)};
+                new Function("socket", text)(socket);
+                return answer;
+            }""",
+                ACKNOWLEDGEMENT.text,
+            )
+            == "black"
+        )
+    assert visits.problems == []
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.e2e.blocks import sections_of
 from tests.e2e.follower import Follower, Programs, visits_at
-from tests.e2e.server import CHECKOUT
 from tests.e2e.test_browser import points, state
 
-TUTORIAL = CHECKOUT / "docs" / "tutorial.md"
+TUTORIAL = sections_of("docs/tutorial.md")
 NUMBER = re.compile(r"^\d+(\.\d+)? at ")
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.blocks import sections_of
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import ask, publish
-from tests.e2e.follower import NO_ICON, Follower, Programs, read, visits_at
-from tests.e2e.server import CHECKOUT, Server, environment, free_port, running
+from tests.e2e.follower import NO_ICON, Follower, Programs, visits_at
+from tests.e2e.server import Server, environment, free_port, running
 from tests.e2e.watcher import Commanded
 
-USERS = CHECKOUT / "docs" / "users.md"
+USERS = sections_of("docs/users.md")
 PASSWORDS = {"ada": "correct horse", "bob": "battery staple"}
 WRONG = {"code": 401, "message": "wrong name or password"}
 FLASK = "The session of your Flask"
@@ -31,7 +32,7 @@ LOGIN = ["A login by password", "Limits on attempts", "The page", "Private rooms
 
 
 def test_every_recipe_is_run() -> None:
-    assert set(read(USERS)) == {*LOGIN, FLASK, DJANGO, "The end of a login"}
+    assert set(USERS) == {*LOGIN, FLASK, DJANGO, "The end of a login"}
 
 
 def test_passwords_without_a_name_print_the_usage(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ class Recipe:
         self._commands: list[str] = []
         for section in sections:
             self.follower.write(section)
-            for block in read(USERS)[section]:
+            for block in USERS[section]:
                 if block.language == "console":
                     self._commands += block.text.splitlines()
         for path in folder.glob("*.py"):
@@ -267,7 +268,7 @@ class TestTheToken:
     def test_ends_with_a_new_password_and_with_the_user(self, tmp_path: Path) -> None:
         club = Club(tmp_path)
         [change] = [c for c in club.commands("python3") if "bob" in c]
-        [block] = read(USERS)["The end of a login"]
+        [block] = USERS["The end of a login"]
         request, answer = club.real(block.text).splitlines()
         with running(club.server()) as server:
             token = club.token(server, "bob")
@@ -303,7 +304,7 @@ class TestLimits:
     @staticmethod
     def attempts(monkeypatch: pytest.MonkeyPatch) -> Any:
         """The module, with a clock that the test sets: `attempts.now`."""
-        blocks = [b for b in read(USERS)["Limits on attempts"] if b.language == "python"]
+        blocks = [b for b in USERS["Limits on attempts"] if b.language == "python"]
         module = ModuleType("attempts")
         exec(compile(blocks[0].text, "attempts.py", "exec"), vars(module))
         vars(module)["now"] = 0.0

@@ -12,16 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.blocks import sections
+from tests.e2e.blocks import sections_of
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import LINES, Reading, ask, data
 from tests.e2e.follower import FILE
 from tests.e2e.patience import PATIENCE
-from tests.e2e.server import CHECKOUT, Answer, Server, environment, running
+from tests.e2e.server import Answer, Server, environment, running
 
-[*SHOP] = sections((CHECKOUT / "docs" / "applications.md").read_text("utf-8"))[
-    "A Flask application"
-]
+[SHOP] = sections_of("docs/applications.md", "A Flask application").values()
 
 
 @pytest.fixture(scope="module")

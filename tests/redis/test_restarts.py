@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from pushserver.channels.publication import Draft
 from pushserver.redis import scripts
 from pushserver.redis.rows import Appended
 from pushserver.redis.scripts import Attached, Known, Numbered
+from tests.e2e.blocks import block_with
 from tests.redis.node import KEYS, Node
 from tests.redis.server import RedisError, RedisServer
 
@@ -110,8 +112,22 @@ def test_a_node_knows_data_of_an_epoch_that_had_passed(redis: RedisServer) -> No
 def test_the_command_after_a_restore_makes_another_epoch(redis: RedisServer) -> None:
     with attached(redis) as node:
         node.publish()
-        redis.connection("HDEL", KEYS.meta, "run")
+        command, printed = block_with("docs/scaling.md", "$ redis-cli hdel").text.splitlines()
+        answer = redis.connection(*shlex.split(command)[2:])
+        assert printed == f"(integer) {answer}"
         assert node.attach("e2", keep=True) == Attached("e2", 1, 1)
+
+
+def test_settings_of_the_document_are_known(tmp_path: Path) -> None:
+    blocks = (
+        block_with("docs/scaling.md", "appendfsync"),
+        block_with("docs/scaling.md", "min-replicas-max"),
+    )
+    lines = [line.text for block in blocks for line in block.lines]
+    settings = dict(line.split() for line in lines if line[0] != "#")
+    with RedisServer(tmp_path, **settings) as server:
+        for name, value in settings.items():
+            assert server.connection("CONFIG", "GET", name) == [name.encode(), value.encode()]
 
 
 def test_a_node_that_has_seen_all_there_is_keeps_the_epoch(redis: RedisServer) -> None:

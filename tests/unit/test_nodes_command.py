@@ -11,6 +11,7 @@ import pytest
 
 from pushserver.cli import main
 from pushserver.opener import ServerRequest
+from tests.e2e.blocks import block_with
 
 Capture = pytest.CaptureFixture[str]
 Answering = Callable[[object], list[ServerRequest]]
@@ -53,6 +54,17 @@ def test_each_server_has_a_line(answering: Answering, capsys: Capture) -> None:
     ]
     assert requests[0].full_url == "http://push.example:1/api/nodes"
     assert requests[0].get_header("X-api-key") == "k"
+
+
+def test_lines_are_as_in_the_document(answering: Answering, capsys: Capture) -> None:
+    day = 86_400.0
+    one = node("one", pid=4103, since=0.0, time=3 * day + 4 * 3_600, connections=5012)
+    two = node("two", host="web-2", pid=811, since=0.0, time=130.0, connections=4870)
+    one |= {"sources": ["numbers", "prices"]}
+    answering(nodes(*(each | {"version": "0.1.1"} for each in (one, two))))
+    command, *shown = block_with("docs/scaling.md", "$ pushserver nodes").text.splitlines()
+    assert main(command.split()[2:]) == 0
+    assert capsys.readouterr().out.splitlines() == shown
 
 
 def test_json_has_a_server_in_each_line(answering: Answering, capsys: Capture) -> None:

@@ -19,6 +19,7 @@ import pushserver
 from pushserver import token_command
 from pushserver.auth import issuer
 from pushserver.cli import main
+from tests.e2e.blocks import block_with
 from tests.http_server import HttpServer, Quiet
 
 SECRET = "s3cret-of-at-least-thirty-two-bytes"
@@ -196,6 +197,25 @@ class TestRead:
         token_command.show(options, out)
         assert json.dumps("\x9b31m\x7f") in out.getvalue()
         assert "\x9b" not in out.getvalue()
+
+
+class TestTheExamplesOfThePage:
+    @pytest.fixture(autouse=True)
+    def _token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        token = signed(sub="ann", exp=1_795_919_200, channels=["chat:*"])
+        monkeypatch.setattr("sys.stdin", io.StringIO(token))
+
+    def test_read(self, capsys: Capture) -> None:
+        command, *shown = block_with("docs/auth.md", "pushserver token read").text.splitlines()
+        assert command == "$ pushserver token read - < token.txt"
+        assert output(capsys, "read", "-").splitlines() == shown
+
+    def test_check(self, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "pushserver.toml").write_text(f"auth.token_secret = '{SECRET}'")
+        monkeypatch.chdir(tmp_path)
+        command, *shown = block_with("docs/auth.md", "pushserver token check").text.splitlines()
+        words = command.removeprefix("$ pushserver token ").partition(" <")[0].split()
+        assert output(capsys, *words).splitlines() == shown
 
 
 END = "until 2026-11-29 00:27:40 UTC, in 1 minute"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,8 @@ from hypothesis import strategies as st
 from pushserver.cli import DEFAULT_URL
 from pushserver.top_report import make_report
 from pushserver.top_view import columns, cut, duration, number, size, view
+from tests.e2e.blocks import block_with
 from tests.unit.fakes.loads import channel, load, reader, source
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "monitoring.md"
 
 
 def lines(
@@ -170,8 +168,7 @@ class TestView:
 
 
 def test_the_example_of_the_document_is_a_view() -> None:
-    text = DOCUMENT.read_text("utf-8").partition("## Live view")[2]
-    shown = text.partition("```text\n")[2].partition("```")[0].splitlines()
+    shown = block_with("docs/monitoring.md", "up 3 h 12 min").text.splitlines()
     before, now = (
         load(
             uptime,

@@ -10,24 +10,45 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from pushserver.config.loader import load as read_config
+from pushserver.config.settings import Config
 from pushserver.errors import StartFailed
 from pushserver.flask import Namespace, SocketIO
 from pushserver.flask import options as options_of
 from pushserver.flask.test_client import SocketIOTestClient
 from pushserver.server.loading import load
+from pushserver.sources.registry import SourceTypes
 from pushserver.testing import ServerError, TestServer
-from tests.e2e.blocks import sections
+from tests.e2e.blocks import block_with, sections_of
 from tests.e2e.server import CHECKOUT
 
+BLOCKS = sections_of("docs/from-flask-socketio.md")
 TEXT = (CHECKOUT / "docs" / "from-flask-socketio.md").read_text("utf-8")
+
+FACTORY = """
+from flask import Flask
+
+from pushserver.flask import SocketIO
+
+socketio = SocketIO()
+
+
+def create_app():
+    app = Flask("shop")
+    app.secret_key = "change me"
+    socketio.init_app(app)
+    return app
+"""
 
 
 def run_blocks() -> dict[str, Any]:
-    """All Python of the document, one block after the other, as in one module."""
+    """All blocks of the document, one after the other, those of Python as in one module."""
     module: dict[str, Any] = {"__name__": "votes"}
-    for blocks in sections(TEXT).values():
+    for blocks in BLOCKS.values():
         for block in blocks:
-            if block.language == "python":
+            if block.language == "toml":
+                assert read_config(block.text, "", {}, SourceTypes()) != Config()
+            elif "# main.py" not in block.text:
                 exec(compile(block.text, f"line {block.number}", "exec"), module)
     return module
 
@@ -61,7 +82,7 @@ def test_programs_run() -> None:
 
 def test_commands_find_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    program = next(block for block in sections(TEXT)[""] if block.language == "python")
+    program = next(block for block in BLOCKS[""] if block.language == "python")
     (tmp_path / "votes.py").write_text(program.text.replace('if __name__ == "__main__"', "if True"))
     try:
         found = load("votes.py")
@@ -71,6 +92,17 @@ def test_commands_find_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             load("votes:app")
     finally:
         sys.modules.pop("votes", None)
+
+
+def test_program_with_a_factory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "shop.py").write_text(FACTORY)
+    (tmp_path / "main.py").write_text(block_with("docs/from-flask-socketio.md", "# main.py").text)
+    try:
+        assert isinstance(load(str(tmp_path / "main.py")).wsgi, Flask)
+    finally:
+        for name in ("shop", "main"):
+            sys.modules.pop(name, None)
 
 
 def test_program_without_flask_counts_the_same() -> None:

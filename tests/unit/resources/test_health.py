@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from pushserver import PushServer
 from pushserver.server.readiness import Readiness
 from pushserver.store.batcher import RETRY_SECONDS
 from pushserver.store.service import Storage
+from tests.e2e.blocks import block_with
 from tests.unit.fakes.web import Response, Server
 from tests.unit.store.test_sync_broker import World
 
@@ -149,7 +151,8 @@ class Store:
 def test_problem_of_the_store_is_told_without_its_path() -> None:
     store = Store()
     readiness = Readiness(cast(Storage, store))
-    assert readiness.checks()["store"] == "the store cannot be written; the log has the error"
+    shown = json.loads(block_with("docs/monitoring.md", '"status": "failing"').text)
+    assert shown["checks"] == OK | {"store": readiness.checks()["store"]}
     assert store.probes == 1
     store.problem = ""
     assert readiness.checks()["store"] == ""

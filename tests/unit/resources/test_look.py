@@ -16,6 +16,7 @@ from pushserver.resources.templates import OWN_NAMES
 from pushserver.resources.variants import MAX_VARIANT_BYTES, digest_of
 from pushserver.usercode.share import MOST_SECONDS
 from pushserver.web.resource import Refusal
+from tests.e2e.blocks import sections_of
 from tests.unit.fakes.web import BROWSER, Response, Server, Trouble
 
 EXTENDED = '{% extends "pushserver/page.html" %}{% block content %}<main>own</main>{% endblock %}'
@@ -242,9 +243,9 @@ def test_the_document_has_all_blocks() -> None:
 
 
 def test_the_page_and_the_style_of_the_document(templates: Path, static: Path) -> None:
-    html, css = re.findall(r"```(?:html|css)\n(.*?)```", DOCUMENT, re.DOTALL)[:2]
-    (templates / "page.html").write_text(html)
-    (static / "own.css").write_text(css)
+    html, css = sections_of("docs/look.md", "Templates")["Templates"]
+    (templates / "page.html").write_text(html.text)
+    (static / "own.css").write_text(css.text)
     server = make_server(templates, static)
     for path in SHOWN.values():
         text = get_page(server, path).body.decode()

@@ -32,6 +32,7 @@ from pushserver.server.log_output import (
     serve_observer,
     terminal_observer,
 )
+from tests.e2e.blocks import block_with
 from tests.unit.fakes.web import memory_reactor
 
 PACKAGE = Path(pushserver.__file__).parent
@@ -158,6 +159,18 @@ class TestAsJson:
             "status": 403,
             "address": "::1",
         }
+
+    def test_is_as_in_the_document(self, out: io.StringIO) -> None:
+        shown = json.loads(block_with("docs/log.md", "source_failed").text)
+        self.log(out, "pushserver.sources.engine.record.Record").warn(
+            "source {name}: {problem}{more}",
+            name="rates",
+            problem="HTTP 503",
+            more="",
+            event_name="source_failed",
+        )
+        (entry,) = self.entries(out)
+        assert entry | {"time": shown["time"]} == shown
 
     def test_a_failure_has_one_text(self, out: io.StringIO) -> None:
         self.log(out).failure("failed", broken(), event_name="x")

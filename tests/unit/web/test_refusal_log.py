@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from twisted.logger import LogLevel, formatEventAsClassicLogText
@@ -14,11 +13,11 @@ from pushserver.config.limits import Limits
 from pushserver.config.settings import Auth, Config
 from pushserver.config.settings import Server as ServerSettings
 from pushserver.web.refusal_log import ALL_PER_SECOND, AT_ONCE
+from tests.e2e.blocks import block_with
 from tests.unit.fakes.web import Line, Log, Response, Server, parse, request
 
 KEY = "correct-horse"
 CONFIG = Config(auth=Auth(api_keys=[KEY]), limits=Limits(wrong_keys_per_minute=3))
-PAGE = Path(__file__).parents[3] / "docs" / "security.md"
 ATTACKER = "203.0.113.9"
 
 
@@ -109,7 +108,7 @@ def classic(server: Server, data: bytes, peer: str = ATTACKER) -> list[str]:
 
 def banned(line: str) -> str | None:
     """The address that fail2ban takes from a line by the filter of the documents."""
-    (block,) = re.findall(r"failregex = (.*\n(?: +\^.*\n)*)", PAGE.read_text("utf-8"))
+    block = block_with("docs/security.md", "failregex = ").text.partition("failregex = ")[2]
     # fail2ban removes the time first, and has its own pattern for <HOST>.
     rest = re.sub(r"^\S+T\S+|^\w{3} \d+ [\d:]+|^\d\d:\d\d:\d\d", "", line)
     for expression in block.split("\n"):
@@ -123,6 +122,11 @@ def banned(line: str) -> str | None:
 
 
 class TestFilter:
+    def test_example_of_the_document_is_a_line(self) -> None:
+        [shown] = block_with("docs/security.md", "#info] refused 401 to").lines
+        [line] = classic(Server(config=CONFIG), post("guess"), "203.0.113.9")
+        assert line.partition(" ")[2] == shown.text.partition(" ")[2]
+
     @pytest.mark.parametrize("peer", [ATTACKER, "2001:db8::7"])
     def test_finds_the_address(self, peer: str) -> None:
         server = Server(config=CONFIG)

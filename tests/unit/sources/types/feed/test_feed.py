@@ -36,6 +36,7 @@ from pushserver.sources.types.feed.source import (
     read,
 )
 from pushserver.store.source_memory import MOST_BYTES
+from tests.e2e.blocks import block_with
 from tests.unit.fakes.remote import FakeFeed, Remote, RemoteCase, StillReactor, failure_of, reactor
 
 RSS = b"""<?xml version="1.0" encoding="UTF-8"?>
@@ -145,6 +146,8 @@ class TestDocument:
             "author": "Ann Example",
             "feed": "Bake & Brew",
         }
+        shown = json.loads(block_with("docs/sources.md", "tag:bakery.example").text)
+        assert shown.keys() == rye.keys()
         assert one == {
             "id": "https://bakery.example/one",
             "title": "1 < 2",
