@@ -21,14 +21,19 @@ CODE = re.compile(r"`+[^`\n]+`+")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
+def anchor(heading: str) -> str:
+    """The anchor of a heading that has no double."""
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+    return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+
+
 @cache
 def anchors(page: Path) -> set[str]:
     """The anchors of the headings, as GitHub and the site make them."""
     text = FENCE.sub("", page.read_text())
     found: set[str] = set()
     for heading in re.findall(r"^#+ (.*)", text, re.MULTILINE):
-        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
-        base = name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        base = name = anchor(heading)
         number = 0
         while name in found:
             number += 1
@@ -43,11 +48,21 @@ def test_each_link_has_its_target(page: Path) -> None:
     for link in LINK.findall(CODE.sub("", FENCE.sub("", page.read_text()))):
         if re.match(r"\w+:", link):
             continue
-        path, _, anchor = link.partition("#")
+        path, _, place = link.partition("#")
         target = page.parent / path if path else page
-        if not target.exists() or (anchor and anchor not in anchors(target)):
+        if not target.exists() or (place and place not in anchors(target)):
             lost.append(link)
     assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES[2:], ids=lambda page: page.stem)
+def test_contents_of_a_page_have_each_of_its_sections(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    contents = re.search(r"^Contents:.*?(?=\n## )", text, re.MULTILINE | re.DOTALL)
+    if contents is not None:
+        linked = re.findall(r"\]\(#(.+?)\)", contents[0])
+        links = [anchor(heading) for heading in re.findall(r"^## (.*)", text, re.MULTILINE)]
+        assert [link for link in links if link not in linked] == []
 
 
 def test_front_page_of_the_site_has_each_page_in_one_part() -> None:
