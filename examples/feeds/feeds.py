@@ -38,7 +38,6 @@ class Follower(WebSocketClientProtocol):
 async def follow(feed, url):
     """Publish each message of a WebSocket, until it fails; then the server calls it again."""
     factory = WebSocketClientFactory(url)
-    factory.noisy = False  # no line in the log for each connection
     factory.protocol = Follower
     factory.messages = DeferredQueue(size=1000)
     factory.setProtocolOptions(maxMessagePayloadSize=65536, openHandshakeTimeout=10)
@@ -58,7 +57,7 @@ async def follow(feed, url):
     except TimeoutError:
         raise SourceFailed(f"no message in {SILENCE_SECONDS} s") from None
     finally:
-        connection.transport.abortConnection()
+        connection.dropConnection(abort=True)
 
 
 def endpoint_of(reactor, url):

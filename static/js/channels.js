@@ -76,11 +76,10 @@ const keeper = new Keeper(root);
 const ask = (value) => askServer(`${root}channels/?slices=${SLICES}`, value);
 const byId = (id) => document.getElementById(id);
 const login = byId("login") && new Login(byId, keeper, { ask, onChange });
+let refused = false; // not asked again, since the server logs each refusal
 
 // Tokens are for single channels.
 const key = () => (keeper.value?.by === "key" ? keeper.value : null);
-
-let refused = false; // not asked again, since the server logs each refusal
 
 function onChange() {
   refused = false;
@@ -115,21 +114,14 @@ async function update() {
   if (ok) show(content);
   else if (status === 0) setText(state, "The server does not answer. Trying again…");
   else refuse(status, content.error.message);
-  if (ok) login?.show([], false);
+  if (login && status !== 0) login.show(ok ? [] : ["key"], !ok);
 }
 
 function refuse(status, message) {
   refused = true;
   hide();
   if (status === 401 && login && key()) login.forget(message);
-  if (login) needKey();
-  else setText(state, `The server answered ${status}: ${message}`);
-}
-
-function needKey() {
-  refused = true;
-  setText(state, "The list needs an API key.");
-  login.show(["key"], true);
+  setText(state, login ? "The list needs an API key." : `The server answered ${status}: ${message}`);
 }
 
 async function run() {
@@ -142,5 +134,4 @@ async function run() {
   }
 }
 
-if (login && "needsKey" in table.dataset && !key()) needKey();
 run();

@@ -74,29 +74,16 @@ export class Feed {
 
   #subscribe({ data, since, joins }) {
     this.joins = joins;
-    let subscription;
-    try {
-      subscription = this.client.newSubscription(this.channel, {
-        data,
-        joinLeave: joins,
-        recoverable: true,
-        positioned: true,
-        ...(since && { since }),
-      });
-    } catch (error) {
-      this.#refused(error);
-      return;
-    }
+    const subscription = this.client.newSubscription(this.channel, {
+      data,
+      joinLeave: joins,
+      recoverable: true,
+      positioned: true,
+      ...(since && { since }),
+    });
     this.subscription = subscription;
     this.#listen(subscription);
     subscription.subscribe();
-  }
-
-  // The client takes no subscription of this name; the other channels are not concerned.
-  #refused({ message }) {
-    this.#tell({ type: "unsubscribed", reason: `the client cannot watch ${this.channel}: ${message}` });
-    this.watches.clear();
-    this.onEmpty();
   }
 
   #listen(subscription) {

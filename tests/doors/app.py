@@ -1,0 +1,33 @@
+"""The application of the servers of this folder."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pushserver import PushServer
+
+app = PushServer()
+
+
+@app.fragment(namespace="open")
+@app.fragment(namespace="short")
+@app.fragment(namespace="few")
+@app.fragment(namespace="closed")
+def fragment(publication: Any) -> str:
+    # Characters that no form of HTML escapes.
+    return f"~{json.dumps(publication.data).encode().hex()}~"
+
+
+@app.on("say")
+def say(client: Any, data: Any) -> str:
+    """Publish in a thread."""
+    app.publish(data["channel"], data["data"], event=data["event"])
+    return "ok"
+
+
+@app.on("rpc", thread=False)
+async def rpc(client: Any, data: Any) -> str:
+    """Publish in a coroutine."""
+    await app.publish(data["channel"], data["data"], event=data["event"])
+    return "ok"
