@@ -32,54 +32,23 @@ def check_publication(publication: dict[str, Any], epoch: str) -> None:
     number(publication["data"])
 
 
-class TestOneChannelOneUrl:
-    """`/channels/numbers`, requested in each way."""
-
-    def test_a_raw_websocket_gets_publication_objects(self, server: Server) -> None:
-        with dial_channel(server) as (client, begin):
-            publications = [frame(client) for _ in range(3)]
-        for publication in publications:
-            check_publication(publication, begin["epoch"])
-        offsets = [publication["offset"] for publication in publications]
-        assert offsets == list(range(offsets[0], offsets[0] + 3))
-
-    def test_curl_gets_the_history(self, server: Server) -> None:
-        history = self.history(server)
-        assert set(history) == {"channel", "publications", "epoch", "offset", "id"}
-        assert history["channel"] == "numbers"
-        for publication in history["publications"]:
-            check_publication(publication, history["epoch"])
-        offsets = [publication["offset"] for publication in history["publications"]]
-        assert offsets == list(range(1, history["offset"] + 1))[-len(offsets) :]
-
-    @staticmethod
-    def history(server: Server) -> Any:
-        with closing(Lines(["curl", "-sS", f"{server.url}channels/numbers"])) as curl:
-            return json.loads("\n".join(curl.to_the_end()))
-
-    def test_curl_gets_a_stream_of_events(self, server: Server) -> None:
-        url = f"{server.url}channels/numbers"
-        accept = "Accept: text/event-stream"
-        with closing(Lines(["curl", "-sSNi", "-H", accept, url])) as curl:
-            assert curl.next() == "HTTP/1.1 200 OK"
-            headers = dict(
-                line.lower().split(": ", 1) for line in itertools.takewhile(bool, lines(curl))
-            )
-            assert headers["content-type"].startswith("text/event-stream")
-            assert headers["cache-control"] == "no-store"
-            assert "accept" in headers["vary"]
-            assert next_event(curl)["event"] == "pushserver-subscribed"
-            for _ in range(2):
-                block = next_event(curl)
-                publication = json.loads(block["data"])
-                assert block["id"] == publication["id"]
-                check_publication(publication, publication["id"].partition(":")[0])
-
-    def test_all_ways_show_the_same_publications(self, server: Server) -> None:
-        with dial_channel(server) as (client, _):
-            publication = frame(client)
-        found = [p for p in self.history(server)["publications"] if p["id"] == publication["id"]]
-        assert found == [publication]
+def test_curl_gets_a_stream_of_events(server: Server) -> None:
+    url = f"{server.url}channels/numbers"
+    accept = "Accept: text/event-stream"
+    with closing(Lines(["curl", "-sSNi", "-H", accept, url])) as curl:
+        assert curl.next() == "HTTP/1.1 200 OK"
+        headers = dict(
+            line.lower().split(": ", 1) for line in itertools.takewhile(bool, lines(curl))
+        )
+        assert headers["content-type"].startswith("text/event-stream")
+        assert headers["cache-control"] == "no-store"
+        assert "accept" in headers["vary"]
+        assert next_event(curl)["event"] == "pushserver-subscribed"
+        for _ in range(2):
+            block = next_event(curl)
+            publication = json.loads(block["data"])
+            assert block["id"] == publication["id"]
+            check_publication(publication, publication["id"].partition(":")[0])
 
 
 def lines(program: Lines) -> Iterator[str]:

@@ -104,8 +104,10 @@ def refusal(node: Node) -> tuple[int, str, str | None]:
 
 
 def test_watchers_at_one_server_get_what_was_published_at_the_other(
-    group: Group, workers: str
+    group: Group,
 ) -> None:
+    """With workers; without, tests/doors has all ways to read and to publish."""
+    workers = "[sources]\n[server]\nworkers = 2\n"
     here, there = group.start(workers), group.start(workers)
     with ExitStack() as stack:
         socket = stack.enter_context(dial(there, "channels/a"))

@@ -1,1 +1,0 @@
-from tests.e2e.test_recovery import *
