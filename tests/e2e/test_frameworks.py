@@ -192,7 +192,7 @@ class TestInABrowser:
         assert visits.problems == []
 
 
-class TestWhatWasBefore:
+class TestEarlierEvents:
     def order(self, desk: Desk, *numbers: int) -> None:
         for number in numbers:
             url = f"http://localhost:{desk.server.port}"
@@ -200,7 +200,7 @@ class TestWhatWasBefore:
 
     def check(self, browser: Browser, desk: Desk, framework: str) -> None:
         """The newest ten are rendered, and those that come meanwhile and later follow, once."""
-        title = f"What was before: {framework}"
+        title = f"Earlier events: {framework}"
         desk.server.start()
         desk.write(title)
         desk.serve_pages(*desk.commands(title))
@@ -226,11 +226,37 @@ class TestWhatWasBefore:
         visits.close()
         assert visits.problems == []
 
+    def check_the_examples(self, browser: Browser, desk: Desk) -> None:
+        read, stream = SECTIONS["Earlier events"]
+        names: dict[str, Any] = {"pushserver": pushserver}
+        exec(desk.real(read.text), names)
+        recent = names["recent"]
+        assert [row["data"]["text"] for row in recent.publications] == [
+            f"<{number}>" for number in range(6, 16)
+        ]
+        assert recent.position == {"epoch": recent.cursor.partition(":")[0], "offset": 16}
+        self.order(desk, 16)
+        visits = visits_at(browser, f"http://localhost:{desk.server.port}/")
+        visits.allow(f"http://localhost:{desk.server.port}/channels/orders.*ERR_ABORTED")
+        # The policy of a page would forbid to make a function of a text.
+        page = visits.open("health/live")
+        script = """([text, cursor]) => new Promise((resolve) => {
+            const stream = new Function("cursor", `return ${text}`)(cursor);
+            stream.onmessage = ({ data }) => {
+                stream.close();
+                resolve(JSON.parse(data).data.text);
+            };
+        })"""
+        assert page.evaluate(script, [desk.real(stream.text), recent.cursor]) == "<16>"
+        visits.close()
+        assert visits.problems == []
+
     def test_is_rendered_by_fastapi(self, browser: Browser, desk: Desk) -> None:
         self.check(browser, desk, "FastAPI")
 
     def test_is_rendered_by_flask(self, browser: Browser, desk: Desk) -> None:
         self.check(browser, desk, "Flask")
+        self.check_the_examples(browser, desk)
 
     def test_is_rendered_by_django(self, browser: Browser, desk: Desk) -> None:
         begin, _ = desk.commands("Django")
@@ -238,7 +264,7 @@ class TestWhatWasBefore:
         self.check(browser, desk, "Django")
 
     def test_cannot_be_read_without_the_server(self, desk: Desk) -> None:
-        title = "What was before: Flask"
+        title = "Earlier events: Flask"
         desk.write(title)
         desk.serve_pages(*desk.commands(title))
         assert get(desk.page_port, "").status == 500
@@ -436,8 +462,8 @@ class TestFailures:
 
 
 def test_every_section_has_a_test() -> None:
-    own = {"The server", "The job", "The page", "The page with pushserver.js", "What was before"}
+    own = {"The server", "The job", "The page", "The page with pushserver.js", "Earlier events"}
     tested = {"FastAPI", "Flask", "Django", "Celery", "cron", "A notebook"}
-    tested |= {f"What was before: {name}" for name in ("FastAPI", "Flask", "Django")}
+    tested |= {f"Earlier events: {name}" for name in ("FastAPI", "Flask", "Django")}
     assert set(SECTIONS) == own | tested
     assert os.environ.get("PUSH_KEY") is None

@@ -11,13 +11,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, expect
 
 from tests.e2e.blocks import sections_of
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import LINES, Reading, ask, data
-from tests.e2e.follower import FILE
+from tests.e2e.follower import FILE, NO_ICON
 from tests.e2e.patience import PATIENCE
 from tests.e2e.server import Answer, Server, environment, running
+from tests.e2e.visits import Visits
 
 [SHOP] = sections_of("docs/applications.md", "A Flask application").values()
 
@@ -75,6 +77,19 @@ class TestTheShop:
         assert publication["id"] == published["id"]
         stored = ask(shop, "GET", "channels/orders?last=1", Cookie=cookie)
         assert data(json.loads(stored.text)) == [publication["data"]]
+
+    def test_page_shows_the_orders(self, shop: Server, browser: Browser) -> None:
+        with closing(Visits(browser, shop.url)) as visits:
+            visits.allow(NO_ICON)
+            page = visits.open()
+            page.fill("[name=name]", "Bob")
+            page.click("text=Log in")
+            page.wait_for_function("() => document.title === 'Orders of Bob'")
+            page.evaluate(
+                "fetch('orders', {method: 'POST', body: new URLSearchParams({product: 'rye'})})"
+            )
+            expect(page.locator("#orders li").last).to_have_text("rye, by Bob")
+        assert visits.problems == []
 
     def test_others_do_not_read(self, shop: Server, cookie: str) -> None:
         for forged in ("session=", cookie[:-1] + "!", "other=1"):
