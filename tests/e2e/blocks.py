@@ -13,6 +13,9 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_FILES = (*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md"))
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in _FILES)]
+"""The pages of the documents, as `blocks_of` takes them."""
 _FENCE = re.compile(r"( *)```(\S*)")
 _HEADING = re.compile(r"## (.*)|###+ .*")
 _INDENT = " " * 4

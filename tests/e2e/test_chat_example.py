@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,20 +11,22 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.blocks import block_with
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import LINES, ask
 from tests.e2e.server import CHECKOUT, Server, environment, running
 from tests.e2e.test_browser import AXE, describe
 from tests.e2e.visits import LOST_CONNECTION, Visits
 
-README = CHECKOUT / "examples" / "chat" / "README.md"
 KEY = "correct-horse-battery-staple"
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "has_touch": True}
 
 
 def chat(folder: Path, *options: str) -> Server:
     """The server of the command in the README."""
-    [command] = re.findall(r"^    pushserver serve (.*)", README.read_text("utf-8"), re.MULTILINE)
+    command = block_with("examples/chat/README.md", "\npushserver serve ").text.partition(
+        " serve "
+    )[2]
     arguments = command.replace("examples/", f"{CHECKOUT}/examples/").split()
     env = environment(PUSHSERVER_AUTH_API_KEYS=KEY)
     return Server(folder, *arguments, *options, env=env, serve=True)

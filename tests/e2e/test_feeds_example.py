@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from pushserver.config.loader import load
 from pushserver.sources.registry import SourceTypes
+from tests.e2e.blocks import block_with, sections_of
 from tests.e2e.conditions import wait_until
 from tests.e2e.exchange import publish
 from tests.e2e.server import CHECKOUT, Server, free_port, running
@@ -23,7 +24,6 @@ from tests.e2e.test_browser import AXE, describe
 from tests.e2e.visits import LOST_CONNECTION, Visits
 
 EXAMPLE = CHECKOUT / "examples" / "feeds"
-README = (EXAMPLE / "README.md").read_text("utf-8")
 KINDS = {"news": "RSS", "blog": "Atom", "tides": "SSE", "ships": "JSON", "prices": "WebSocket"}
 BROKEN = """
 [sources.broken]
@@ -48,7 +48,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     page.write_text(page.read_text("utf-8").replace("</main>", COLUMN))
     with (folder / "examples" / "feeds" / "feeds.toml").open("a") as config:
         config.write(BROKEN.format(port))
-    [command] = re.findall(r"^    pushserver serve (.*)", README, re.MULTILINE)
+    command = block_with("examples/feeds/README.md", "\npushserver serve ").text.partition(
+        " serve "
+    )[2]
     with running(Server(folder, *command.split(), serve=True)) as server:
         yield server
 
@@ -178,7 +180,9 @@ def test_feed_server_has_the_same_entries_after_a_restart() -> None:
 
 
 def test_blocks_of_the_readme_are_configurations() -> None:
-    blocks = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    blocks = [
+        block.text for each in sections_of("examples/feeds/README.md").values() for block in each
+    ]
     names = [name for block in blocks for name in tomllib.loads(block)["sources"]]
     assert names == ["wikipedia", "mastodon", "releases", "toots", "github"]
     for block in blocks:

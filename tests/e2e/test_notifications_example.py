@@ -16,13 +16,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import pushserver
+from tests.e2e.blocks import block_with
 from tests.e2e.exchange import publish
 from tests.e2e.server import CHECKOUT, Server, environment, free_port, running
 from tests.e2e.test_browser import AXE, describe
 from tests.e2e.visits import LOST_CONNECTION, Visits
 
 EXAMPLE = CHECKOUT / "examples" / "notifications"
-README = (EXAMPLE / "README.md").read_text("utf-8")
 SECRET = "a secret of the test, long enough for HS256"
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 640}, "color_scheme": "dark"}
 AWAY = "() => { document.hasFocus = () => false; }"
@@ -48,7 +48,9 @@ def other_site() -> Iterator[ThreadingHTTPServer]:
 def server(
     tmp_path_factory: pytest.TempPathFactory, other_site: ThreadingHTTPServer
 ) -> Iterator[Server]:
-    [command] = re.findall(r"^    PUSH.* pushserver serve (.*)", README, re.MULTILINE)
+    command = block_with("examples/notifications/README.md", "\nPUSH").text.partition(
+        " pushserver serve "
+    )[2]
     env = environment(
         PUSHSERVER_AUTH_TOKEN_SECRET=SECRET,
         PUSHSERVER_SERVER_ALLOWED_ORIGINS=f"http://localhost:{other_site.server_port}",
@@ -240,7 +242,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def test_page_of_another_origin(
     browser: Browser, server: Server, other_site: ThreadingHTTPServer, tmp_path: Path
 ) -> None:
-    [line] = re.findall(r"^<script.*</script>$", README, re.MULTILINE)
+    line = block_with("examples/notifications/README.md", "static/notices.js").text
     push = f"127.0.0.1:{server.port}"
     assert "/push-token" in line
     policy = f"default-src 'self'; script-src http://{push}; connect-src 'self' http://{push} ws://{push}"

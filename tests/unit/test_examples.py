@@ -23,11 +23,10 @@ from pushserver.errors import InvalidConfig
 from pushserver.server.options import Options
 from pushserver.sources.registry import SourceTypes
 from pushserver.testing import ServerError, TestServer
-from tests.e2e.blocks import ROOT, Block, block_with, blocks_of
+from tests.e2e.blocks import PAGES, Block, block_with, blocks_of
 from tests.unit.fakes.socketio import IoClient, event
 from tests.unit.fakes.web import Server
 
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 TYPES = SourceTypes()
 PROMPT = re.compile(r"[12]?\$ ")
 ENDS = {"|", "&&", "<", ">", "<<<"}
@@ -54,7 +53,7 @@ def commands(page: str) -> list[list[str]]:
     found = []
     for line in (line for block in blocks_of(page) for line in typed(block)):
         if re.search(r"\b(pushserver|twistd) [a-z-]", line):
-            words = shlex.split(re.sub(r"\$\(.*?\)", "-", line), comments=True)
+            words = shlex.split(re.sub(r"\$\(.*?\)", "-", line.partition(" # ")[0]))
             for is_end, command in groupby(words, ENDS.__contains__):
                 found += [] if is_end else [program(list(command))]
     return [words for words in found if words]
