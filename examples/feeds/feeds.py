@@ -38,6 +38,7 @@ class Follower(WebSocketClientProtocol):
 async def follow(feed, url):
     """Publish each message of a WebSocket, until it fails; then the server calls it again."""
     factory = WebSocketClientFactory(url)
+    factory.noisy = False  # no line in the log for each connection
     factory.protocol = Follower
     factory.messages = DeferredQueue(size=1000)
     factory.setProtocolOptions(maxMessagePayloadSize=65536, openHandshakeTimeout=10)
@@ -57,7 +58,7 @@ async def follow(feed, url):
     except TimeoutError:
         raise SourceFailed(f"no message in {SILENCE_SECONDS} s") from None
     finally:
-        connection.dropConnection(abort=True)
+        connection.transport.abortConnection()
 
 
 def endpoint_of(reactor, url):

@@ -78,7 +78,7 @@ class ChannelContext:
     respond: Open
     page: Callable[[tuple[str, ...], str, int, bool, bool], Document]
     gate: Gate
-    list_page: Callable[[str, bool], Document]
+    list_page: Callable[[str, bool, bool], Document]
     fragments: Fragments
     bulks: Bulks = field(default_factory=Bulks)
     elsewhere: Resource | None = None
@@ -126,6 +126,17 @@ def is_for_main(path: bytes, request: Request) -> bool:
     return preferred(header(request, "accept") or "", OFFERS) == HTML
 
 
+def may_list(gate: Gate, request: Request) -> bool:
+    """Whether the caller may read the list of channels; see `readable_channels`."""
+    key = gate.caller(request)
+    return key is not None and "read" in key.may
+
+
+def list_page(context: ChannelContext, request: Request, root: str, permitted: bool) -> Answer:
+    """The page of the list; `root` as for `live_page`."""
+    return answer_page(request, context.list_page(root, "key" in context.gate.accepts, permitted))
+
+
 class ChannelListResource(LeafResource):
     """`/channels/`: the list of all channels, for programs on this machine and with an API key.
 
@@ -143,7 +154,7 @@ class ChannelListResource(LeafResource):
         gate = self._context.gate
         if wanted == JSON:
             return channel_list(request, self._context.node, readable_channels(request, gate))
-        return answer_page(request, self._context.list_page("..", "key" in gate.accepts))
+        return list_page(self._context, request, "..", may_list(gate, request))
 
 
 class ChannelResource(LeafResource):
@@ -224,10 +235,8 @@ class FrontResource(LeafResource):
 
     def answer_get(self, request: Request) -> Answer:
         context = self._context
-        if self._lists:
-            key = context.gate.caller(request)
-            if key is not None and "read" in key.may:
-                return answer_page(request, context.list_page(".", "key" in context.gate.accepts))
+        if self._lists and may_list(context.gate, request):
+            return list_page(context, request, ".", permitted=True)
         return live_page(context, request, (self._name,), ".")
 
 
@@ -239,8 +248,8 @@ class EventsResource(LeafResource):
         self._context = context
 
     def answer_get(self, request: Request) -> Answer:
-        names, elsewhere = self._names(request), self._context.elsewhere
-        is_page = self._is_page(request)
+        is_page, elsewhere = self._is_page(request), self._context.elsewhere
+        names = self._names(request, MOST_ON_A_PAGE if is_page else None)
         if elsewhere is not None and (
             is_page or lacks_fragments(self._context.fragments, request, names)
         ):
@@ -249,8 +258,6 @@ class EventsResource(LeafResource):
             return upgrade(self._context, request, names)
         if is_page:
             vary(request, b"Accept")
-            if len(names) > MOST_ON_A_PAGE:
-                raise Refusal(400, f"{len(names)} channels, expected at most {MOST_ON_A_PAGE}")
             return live_page(self._context, request, names, ".")
         return respond(
             self._context, request, representation(self._context.fragments, request, names), names
@@ -267,10 +274,11 @@ class EventsResource(LeafResource):
         accept = header(request, "accept") or ""
         return preferred(accept, (EVENT_STREAM, LINES, HTML)) == HTML
 
-    def _names(self, request: Request) -> tuple[str, ...]:
+    def _names(self, request: Request, most: int | None = None) -> tuple[str, ...]:
         given = request.args.get(b"channel", [])
         names = tuple(dict.fromkeys(check_name(n.decode("utf-8", "replace")) for n in given))
         limit = self._context.node.limits.channels_per_client
+        limit = limit if most is None else min(limit, most)
         if not 0 < len(names) <= limit:
             raise Refusal(400, f"{len(names)} channels, expected 1 to {limit} channel=NAME")
         return names

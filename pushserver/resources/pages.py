@@ -130,9 +130,13 @@ class Pages:
         )
         return Document(html, self._assets.preload(root, "live"))
 
-    def channels(self, root: str, login: bool = False) -> Document:
-        """The list of channels; `root`, `login` and errors as for `channel`."""
-        html = self._render("channels.html", root=root, operator=True, login=login)
+    def channels(self, root: str, login: bool = False, permitted: bool = True) -> Document:
+        """The list of channels; `root`, `login` and errors as for `channel`.
+
+        `permitted`: whether the page may ask for the list without the key of its login.
+        """
+        values = {"root": root, "operator": True, "login": login, "permitted": permitted}
+        html = self._render("channels.html", **values)
         return Document(html, self._assets.preload(root, "channels"))
 
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:

@@ -1,8 +1,6 @@
 // Checks of the arguments of pushserver.js: each error names the value and what was expected.
 
-// As in pushserver/channels/names.py.
-const MAX_NAME = 128;
-const NAME = /^\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*(?:#[A-Za-z0-9_.@-]+(?:,[A-Za-z0-9_.@-]+)*)?$/;
+import { isName } from "./naming.js";
 
 /** The value, short enough for an error. */
 export function show(value) {
@@ -13,10 +11,10 @@ export function show(value) {
 
 /** The name of a channel. */
 export function channelName(method, name) {
-  if (typeof name === "string" && name.length <= MAX_NAME && NAME.test(name)) return name;
+  if (typeof name === "string" && isName(name)) return name;
   throw new TypeError(
     `${method}(): the channel is ${show(name)}, expected a name of 1 to 128 letters, digits and _ . : @ -` +
-      " (before it $ for a private channel, at its end #USER for one of a user)",
+      " (before it $ for a private channel, at its end #USER for one of a user), or #USER",
   );
 }
 

@@ -76,10 +76,11 @@ const keeper = new Keeper(root);
 const ask = (value) => askServer(`${root}channels/?slices=${SLICES}`, value);
 const byId = (id) => document.getElementById(id);
 const login = byId("login") && new Login(byId, keeper, { ask, onChange });
-let refused = false; // not asked again, since the server logs each refusal
 
 // Tokens are for single channels.
 const key = () => (keeper.value?.by === "key" ? keeper.value : null);
+
+let refused = false; // not asked again, since the server logs each refusal
 
 function onChange() {
   refused = false;
@@ -114,14 +115,21 @@ async function update() {
   if (ok) show(content);
   else if (status === 0) setText(state, "The server does not answer. Trying again…");
   else refuse(status, content.error.message);
-  if (login && status !== 0) login.show(ok ? [] : ["key"], !ok);
+  if (ok) login?.show([], false);
 }
 
 function refuse(status, message) {
   refused = true;
   hide();
   if (status === 401 && login && key()) login.forget(message);
-  setText(state, login ? "The list needs an API key." : `The server answered ${status}: ${message}`);
+  if (login) needKey();
+  else setText(state, `The server answered ${status}: ${message}`);
+}
+
+function needKey() {
+  refused = true;
+  setText(state, "The list needs an API key.");
+  login.show(["key"], true);
 }
 
 async function run() {
@@ -134,4 +142,5 @@ async function run() {
   }
 }
 
+if (login && "needsKey" in table.dataset && !key()) needKey();
 run();

@@ -1,7 +1,7 @@
 // Changes of the official client, where it has no option. If a later version renames these methods, the
 // page works without the change.
 
-import { parseExactly } from "./values.js";
+import { isPlainObject, parseExactly } from "./values.js";
 
 /** The browser's network events, on a target of our own, so that retryNow() can send one too. */
 export function networkEvents() {
@@ -24,6 +24,18 @@ export function keepTimes(client) {
     if (typeof publication.time === "number") context.time = publication.time;
     return context;
   };
+}
+
+/**
+ * Lets channels have the names of members of every object, as "constructor": centrifuge-js 5.8.0 looks names up
+ * in plain objects. Only "hasOwnProperty", which it calls, remains.
+ */
+export function keepNames(client) {
+  const { hasOwnProperty } = Object.prototype;
+  for (const held of ["_subs", "_serverSubs"]) {
+    if (!isPlainObject(client[held])) continue;
+    client[held] = Object.create(Object.create(null, { hasOwnProperty: { value: hasOwnProperty } }));
+  }
 }
 
 /** Keeps integers above 2^53, which centrifuge-js 5.8.0 rounds, as it parses with JSON.parse. */

@@ -74,16 +74,29 @@ export class Feed {
 
   #subscribe({ data, since, joins }) {
     this.joins = joins;
-    const subscription = this.client.newSubscription(this.channel, {
-      data,
-      joinLeave: joins,
-      recoverable: true,
-      positioned: true,
-      ...(since && { since }),
-    });
+    let subscription;
+    try {
+      subscription = this.client.newSubscription(this.channel, {
+        data,
+        joinLeave: joins,
+        recoverable: true,
+        positioned: true,
+        ...(since && { since }),
+      });
+    } catch (error) {
+      this.#refused(error);
+      return;
+    }
     this.subscription = subscription;
     this.#listen(subscription);
     subscription.subscribe();
+  }
+
+  // The client takes no subscription of this name; the other channels are not concerned.
+  #refused({ message }) {
+    this.#tell({ type: "unsubscribed", reason: `the client cannot watch ${this.channel}: ${message}` });
+    this.watches.clear();
+    this.onEmpty();
   }
 
   #listen(subscription) {

@@ -1,7 +1,7 @@
 // One connection to the server, with the official client, which reconnects and recovers. Several readers
 // ("peers": the servers that pushserver.js makes) use it by messages, which may come from another tab.
 
-import { allowLongCalls, keepIntegers, keepTimes, listenToResult, networkEvents } from "./client.js";
+import { allowLongCalls, keepIntegers, keepNames, keepTimes, listenToResult, networkEvents } from "./client.js";
 import { Feed } from "./feed.js";
 import { PostEventSource } from "./fetch_event_source.js";
 import { answerReason, closeReason, failureReason, originReason, reconnectReason } from "./reasons.js";
@@ -45,6 +45,7 @@ export class Host {
     this.webSocketOnly = false;
     this.client = this.#makeClient();
     this.#listen();
+    keepNames(this.client);
     keepTimes(this.client);
     keepIntegers(this.client);
     allowLongCalls(this.client, CALL_MS);

@@ -1,18 +1,17 @@
 // The form that opens a channel by its name.
 
-const NAME =
-  /^(?!$)(\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*)?(#[A-Za-z0-9_.@-]+(,[A-Za-z0-9_.@-]+)*)?$/;
-const MAX_CHARACTERS = 128;
+import { isName, MAX_NAME } from "./naming.js";
+
 const COMPLETIONS = 20;
 const LEAST_BEGINNING = 3; // characters
 
 /** The problem with this channel name, as a text for the reader; "" if it is valid. */
 export function nameProblem(name) {
   if (name === "") return "Type the name of a channel.";
-  if (name.length > MAX_CHARACTERS)
-    return `A channel name has at most ${MAX_CHARACTERS} characters; this one has ${name.length}.`;
+  if (name.length > MAX_NAME)
+    return `A channel name has at most ${MAX_NAME} characters; this one has ${name.length}.`;
   if (!/^(\$?[A-Za-z0-9]|#)/.test(name)) return "A channel name begins with a letter or a digit.";
-  if (!NAME.test(name)) return "A channel name is made of A-Z a-z 0-9 _ . : @ - only.";
+  if (!isName(name)) return "A channel name is made of A-Z a-z 0-9 _ . : @ - only.";
   return "";
 }
 

@@ -8,6 +8,7 @@ const MAX_PARTS = 8;
 const MAX_CHARACTERS = 200;
 const MIN_DECIMALS = 4; // numbers up to 1 have more, for their significant digits
 const SIGNIFICANT_DIGITS = 6;
+const MAX_WIDTH = 16; // characters; longer numbers do not widen the column of the others
 const MAX_DIGITS = 30; // of an integer in a column; longer ones are cut like texts
 
 /** The name of the only line of a channel whose data are bare numbers. */
@@ -225,8 +226,8 @@ function isExtreme(number) {
 
 /**
  * For each key the decimals and the width (in characters) that make its numbers align over these
- * descriptions; `format(number, decimals)` makes their texts. Returns a Map from key to
- * `{decimals, width}`.
+ * descriptions, but for those of more than MAX_WIDTH characters; `format(number, decimals)` makes their texts.
+ * Returns a Map from key to `{decimals, width}`.
  */
 export function alignment(descriptions, format = formatNumber) {
   const numbers = new Map();
@@ -240,7 +241,8 @@ export function alignment(descriptions, format = formatNumber) {
   const columns = new Map();
   for (const [key, column] of numbers) {
     const decimals = Math.max(...column.map(decimalsOf));
-    const width = Math.max(...column.map((number) => format(number, decimals).length));
+    const widths = column.map((number) => format(number, decimals).length);
+    const width = Math.max(0, ...widths.filter((one) => one <= MAX_WIDTH));
     columns.set(key, { decimals, width });
   }
   return columns;

@@ -296,6 +296,19 @@ class TestSeveralChannels:
         expect(page.locator("#state-text")).to_have_text(re.compile(r"^Live, without \$private \("))
         expect(page.locator("#list li[data-offset]")).not_to_have_count(0)
 
+    def test_names_of_the_members_of_every_object(self, visits: Visits, server: Server) -> None:
+        names = ("toString", "constructor", "hasOwnProperty", "%23ann", "walk")
+        for name in ("toString", "constructor", "walk"):
+            publish(server, name, name)
+        page = visits.open("events?" + "&".join(f"channel={name}" for name in names))
+        # The official client calls this member, and has no place for a channel of its name.
+        refused = r"^Live, without hasOwnProperty \(the client cannot .*\), #ann \(.*user.*\)$"
+        expect(page.locator("#state-text")).to_have_text(re.compile(refused))
+        shown = page.locator("#list .row-value")
+        expect(shown).to_have_text(["walk", "constructor", "toString"])
+        page = visits.open("channels/hasOwnProperty")
+        expect(page.locator("#state-text")).to_have_text(re.compile("^Closed: the client cannot"))
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_other_pages_are_accessible(visits: Visits, scheme: str) -> None:

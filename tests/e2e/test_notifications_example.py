@@ -273,3 +273,17 @@ def test_page_of_another_origin(
         stranger.click(".opener")
         expect(stranger.locator(".panel")).to_contain_text("refuses pages of http://127.0.0.1")
     assert visits.problems == []
+
+
+@pytest.mark.parametrize("height", [700, 640])
+def test_the_titles_of_long_notices_are_seen(server: Server, visits: Visits, height: int) -> None:
+    page = log_in(
+        visits, "ben", viewport={"width": 360 if height < 700 else 1000, "height": height}
+    )
+    for title in ("first", "second"):
+        publish(server, "notices:%23ben", {"title": f"{title} " * 25, "text": "long " * 200})
+    toasts = page.locator(".toast")
+    expect(toasts).to_have_count(2)
+    for index in range(2):
+        expect(toasts.nth(index).locator(".title")).to_be_in_viewport(ratio=1)
+    check(page)

@@ -271,7 +271,7 @@ class Site:
 
     def _list(self, route: Route) -> None:
         if "text/html" in route.request.headers["accept"]:
-            page = self.documents.channels("..", bool(self.accepts))
+            page = self.documents.channels("..", bool(self.accepts), not self.accepts)
             route.fulfill(body=page.html, headers={**PAGE_HEADERS, "Link": page.preload})
             return
         if self.accepts and self._given(route) not in self.credentials:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -166,6 +167,24 @@ def test_a_paused_page_can_be_shown_in_other_ways(site: Site) -> None:
     page.locator("#pause").click()
     expect(page.locator("#table tbody tr")).to_have_count(2)
     expect(page.locator("#graph")).to_have_attribute("data-points", "2")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_long_number_hides_none_of_the_others(site: Site, width: int) -> None:
+    site.publish({"n": 7}, {"n": 10**29}, {"n": -1e300}, {"n": 123456789012345.5})
+    page = site.open("numbers?view=list")
+    page.set_viewport_size({"width": width, "height": 800})
+    is_live(page)
+    row = page.locator("#list li[data-offset='1']")
+    visible = """row => {
+      const number = document.createRange();
+      number.selectNodeContents(row.querySelector(".part-number"));
+      const { left, right } = number.getBoundingClientRect();
+      const box = row.querySelector(".row-value").getBoundingClientRect();
+      return left >= box.left && right <= box.right + 1;
+    }"""
+    expect(row.locator(".part-number")).to_have_text(re.compile("^7"))
+    assert row.evaluate(visible)
 
 
 HOSTILE: list[Any] = [

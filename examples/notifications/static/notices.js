@@ -386,6 +386,7 @@ h2:focus { outline: none; }
 .panel, .toast { border: 1px solid var(--line); border-radius: .75rem; background: var(--paper); color: var(--ink); }
 .panel, .toasts { position: fixed; right: 1rem; bottom: 4.5rem; width: min(24rem, 100vw - 2rem); }
 .panel { max-height: min(36rem, 100vh - 6rem); padding: .75rem; overflow-y: auto; box-shadow: 0 4px 24px #0006; }
+.toasts { max-height: calc(100vh - 5.5rem); overflow-y: auto; }
 .panel:not([hidden]) + .toasts { clip-path: inset(50%); } /* still read aloud */
 .head { display: flex; flex-wrap: wrap; gap: .25rem .75rem; align-items: center; justify-content: space-between; }
 .head + .head { margin: .25rem 0; }
@@ -393,6 +394,7 @@ h2:focus { outline: none; }
 ol { list-style: none; }
 li { margin-top: .5rem; padding: .375rem .625rem; border-left: 4px solid var(--line); }
 .toast { margin-top: .5rem; padding: .5rem .75rem; border-left-width: 6px; box-shadow: 0 2px 8px #0006; }
+.toast p { display: -webkit-box; overflow: hidden; -webkit-box-orient: vertical; -webkit-line-clamp: 3; } /* the panel has all */
 .severity { margin-right: .5rem; font-size: .75rem; font-weight: 600; text-transform: uppercase; }
 li.unread .title { font-weight: 600; }
 li:not(.unread) b { font-weight: 400; }
