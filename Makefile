@@ -12,7 +12,7 @@ VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishi
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
 .PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth docs fuzz deb \
-	deb-test clean
+	deb-test bare clean
 
 help:
 	@echo "make run      serve http://localhost:8080/     (ARGS=... for pushserver serve)"
@@ -31,6 +31,7 @@ help:
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
 	@echo "make deb      build a package for this Debian, in dist/"
 	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
+	@echo "make bare     run make test in a new Debian with only Python, git and make (as root; before a release)"
 	@echo "make bundle   make static/bundle from the scripts and styles of the pages, after a change of them"
 	@echo "make pins     update the versions in constraints.txt"
 	@echo "make clean    remove everything that make created"
@@ -148,6 +149,9 @@ deb:
 
 deb-test: deb
 	@tools/deb-test
+
+bare:
+	@tools/bare $(ARGS)
 
 bundle:
 	@tools/venv run
