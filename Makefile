@@ -11,8 +11,8 @@ VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishi
 	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth docs fuzz deb \
-	deb-test bare clean
+.PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth docs fuzz dist \
+	deb deb-test bare clean
 
 help:
 	@echo "make run      serve http://localhost:8080/     (ARGS=... for pushserver serve)"
@@ -29,6 +29,7 @@ help:
 	@echo "make smooth   watch the live page in Chromium at 100 publications a second for ten minutes"
 	@echo "make docs     build the site of the documents, in build/site"
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
+	@echo "make dist     build the source distribution and the wheel of the last commit, in dist/"
 	@echo "make deb      build a package for this Debian, in dist/"
 	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
 	@echo "make bare     run make test in a new Debian with only Python, git and make (as root; before a release)"
@@ -143,8 +144,13 @@ bench-quick:
 	@tools/venv run
 	$(BIN)/python -m benchmarks quick
 
+dist:
+	@tools/venv test
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --requirement packaging/dist/requirements.txt
+	@packages=$$(tools/dist) && $(BIN)/python -m twine check --strict $$packages && sha256sum $$packages
+
 deb:
-	@tools/venv run
+	@tools/venv test
 	@tools/deb
 
 deb-test: deb

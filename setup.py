@@ -36,10 +36,6 @@ class BuildWithAssets(build_py):
                 self.copy_tree(folder, str(Path(self.build_lib, "pushserver", folder)))
             compress(Path(self.build_lib, "pushserver", "static"))
 
-    def get_source_files(self) -> list[str]:
-        """Add the assets, so that a source distribution has them."""
-        return [*super().get_source_files(), *map(str, asset_files())]
-
 
 def compress(static: Path) -> None:
     """Add the brotli form of each script, style and SVG; without the library, none.
@@ -51,11 +47,6 @@ def compress(static: Path) -> None:
             content = path.read_bytes()
             digest = blake2b(content, digest_size=6).hexdigest()
             path.with_name(f"{path.name}.{digest}.br").write_bytes(brotli.compress(content))
-
-
-def asset_files() -> list[Path]:
-    """All files of the asset folders, relative to the checkout."""
-    return sorted(path for name in ASSETS for path in Path(name).rglob("*") if path.is_file())
 
 
 def version() -> str:

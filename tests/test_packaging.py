@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,14 +22,16 @@ from tests.e2e.server import CHECKOUT, Server, environment, running
 pytestmark = pytest.mark.slow
 
 ASSETS = ("templates", "static", "systemd", "docs")
+COMMITTED = 1_700_000_000
+"""The time of the commit that is built."""
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Run a program without the checkout on its path, and return its output."""
     ended = subprocess.run(
         command,
         cwd=cwd,
-        env=environment(PYTHONPATH=""),
+        env=environment(PYTHONPATH="", **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -52,7 +55,12 @@ def files_of(*folders: str) -> set[str]:
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout to build in, because builds leave files behind."""
-    leave = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "build", "dist", "*.egg-*")
+    everywhere = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "*.egg-info")
+
+    def leave(folder: str, names: list[str]) -> set[str]:
+        made = {"build", "dist"} if Path(folder) in (CHECKOUT, CHECKOUT / "benchmarks") else set()
+        return made | everywhere(folder, names)
+
     return shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("tree") / "pushserver", ignore=leave)
 
 
@@ -60,8 +68,19 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution, and the wheel built from it."""
     folder = tmp_path_factory.mktemp("built")
-    run(sys.executable, "-m", "build", "--outdir", folder, tree, cwd=folder)
+    made = {"PYTHON": sys.executable, "SOURCE_DATE_EPOCH": str(COMMITTED)}
+    run(tree / "tools" / "dist", folder, cwd=folder, **made)
     return folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that is in the source distribution."""
+    [path] = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        archive.extractall(folder := tmp_path_factory.mktemp("unpacked"), filter="data")
+    [found] = folder.iterdir()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +147,34 @@ class TestTheWheel:
         assert "Requires-Python: >=3.11" in metadata
 
 
-def test_the_source_distribution_is_complete(built: Path) -> None:
-    [path] = built.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    needed = files_of("pushserver", *ASSETS) | {"setup.py", "pyproject.toml", "LICENSE"}
-    assert needed - names == set()
+def test_the_source_distribution_has_all_files_of_the_repository(
+    tree: Path, unpacked: Path
+) -> None:
+    wanted, found = (
+        {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        for folder in (tree, unpacked)
+    )
+    assert wanted - found == set()
+    assert {name for name in found - wanted if not name.startswith("pushserver.egg-info/")} == {
+        "PKG-INFO",
+        "setup.cfg",
+    }
+
+
+def test_a_source_distribution_builds_the_same_packages(
+    built: Path, unpacked: Path, tmp_path: Path
+) -> None:
+    for path in unpacked.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+        if path.name != "PKG-INFO":
+            os.utime(path, (COMMITTED + 5000, COMMITTED + 5000))
+    shell = 'umask 077 && exec "$@"'
+    here = {"PYTHON": sys.executable, "TZ": "Asia/Kathmandu", "LC_ALL": "C"}
+    run("sh", "-c", shell, "sh", unpacked / "tools" / "dist", cwd=tmp_path, **here)
+    made = sorted((unpacked / "dist").iterdir())
+    assert len(made) == 2
+    for package in made:
+        assert package.read_bytes() == (built / package.name).read_bytes(), package.name
 
 
 @pytest.fixture(scope="module", params=["wheel", "editable"])
