@@ -12,7 +12,7 @@ VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishi
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
 .PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth docs fuzz dist \
-	deb deb-test bare clean
+	extras deb deb-test bare clean
 
 help:
 	@echo "make run      serve http://localhost:8080/     (ARGS=... for pushserver serve)"
@@ -30,6 +30,7 @@ help:
 	@echo "make docs     build the site of the documents, in build/site"
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
 	@echo "make dist     build the source distribution and the wheel of the last commit, in dist/"
+	@echo "make extras   install each extra alone and use it (some minutes, before a release)"
 	@echo "make deb      build a package for this Debian, in dist/"
 	@echo "make deb-test install it in a new Debian under systemd (as root; some minutes, before a release)"
 	@echo "make bare     run make test in a new Debian with only Python, git and make (as root; before a release)"
@@ -148,6 +149,11 @@ dist:
 	@tools/venv test
 	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --requirement packaging/dist/requirements.txt
 	@packages=$$(tools/dist) && $(BIN)/python -m twine check --strict $$packages && sha256sum $$packages
+
+extras:
+	@tools/venv test
+	@tools/system-packages --for-tests
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/extras.py
 
 deb:
 	@tools/venv test
