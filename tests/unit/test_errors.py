@@ -10,12 +10,17 @@ import pytest
 import pushserver
 from pushserver import errors
 from pushserver.errors import PushServerError, escaped
+from pushserver.protocols import centrifuge
+from tests.e2e.blocks import ROOT
 
 CLASSES: dict[str, Any] = {
     name: kind
     for name, kind in vars(errors).items()
     if inspect.isclass(kind) and issubclass(kind, BaseException)
 }
+
+OF_THE_API = {104, 110}
+"""The codes that only the server API has."""
 
 ANSWERS = {
     "Invalid": (400, 107, False),
@@ -89,3 +94,18 @@ def test_package_exports_the_same_classes(name: str) -> None:
 )
 def test_characters_of_control_are_escaped(text: str, shown: str) -> None:
     assert escaped(text) == shown
+
+
+def codes_in(section: str) -> set[int]:
+    """The codes in the table of errors of a section of docs/protocols.md."""
+    text = (ROOT / "docs" / "protocols.md").read_text("utf-8").partition(f"\n{section}\n")[2]
+    rows = text.partition("\n| error | |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    return {int(row.split(" | ")[0].strip("| ")) for row in rows.splitlines()}
+
+
+def test_document_of_the_protocols_has_each_code() -> None:
+    codes = {kind.centrifuge_code for kind in CLASSES.values() if hasattr(kind, "centrifuge_code")}
+    codes |= {code for code in vars(centrifuge).values() if type(code) is int and 100 <= code < 120}
+    assert codes_in("### Refusals") == codes - {0} - OF_THE_API
+    assert codes_in("## Server API") >= OF_THE_API
+    assert codes_in("## Server API") <= codes
