@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -109,3 +110,11 @@ def test_document_of_the_protocols_has_each_code() -> None:
     assert codes_in("### Refusals") == codes - {0} - OF_THE_API
     assert codes_in("## Server API") >= OF_THE_API
     assert codes_in("## Server API") <= codes
+
+
+def test_document_of_the_protocols_has_each_close_code() -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text("utf-8").partition("\n## Close codes\n")[2]
+    shown = set(re.findall(r"^\| (\d{4}) \|", text.partition("\n## ")[0], re.MULTILINE))
+    codes = {code for code in vars(centrifuge).values() if type(code) is int and 3000 < code < 5000}
+    # A slow reader gets no close frame.
+    assert {int(code) for code in shown} >= codes - {centrifuge.SLOW}
