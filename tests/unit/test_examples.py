@@ -28,6 +28,7 @@ from tests.unit.fakes.socketio import IoClient, event
 from tests.unit.fakes.web import Server
 
 TYPES = SourceTypes()
+PARSER = cli._parser()
 PROMPT = re.compile(r"[12]?\$ ")
 ENDS = {"|", "&&", "<", ">", "<<<"}
 
@@ -75,7 +76,7 @@ def test_options_of_each_command_exist(page: str) -> None:
         if name.endswith("twistd"):
             Options().parseOptions(words[words.index("pushserver") + 1 :])
         elif words != ["--version"]:
-            assert cli._parser().parse_args(words).run, words
+            assert PARSER.parse_args(words).run, words
 
 
 def test_commands_are_found() -> None:
