@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from twisted.application.service import Service
-from twisted.internet.task import LoopingCall
 
 from pushserver.cluster.measures import Measure
 from pushserver.diagnosis.facts import TemplateFailure
@@ -17,6 +16,7 @@ from pushserver.server.pulse import Pulse
 from pushserver.sessions.node import Node
 from pushserver.transports.unsent import Unsent
 from pushserver.usercode.reactor import Reactor
+from pushserver.usercode.repeating import Repeating
 
 REPORT_SECONDS = 1.0
 """Between two reports of a worker."""
@@ -69,18 +69,17 @@ class Reports(Service):
 
     def __init__(self, report: Callable[[], object], reactor: Reactor):
         self._report = report
-        self._loop = LoopingCall(report)
-        self._loop.clock = reactor
+        self._clock = Repeating(report, reactor)
 
     def startService(self) -> None:
         super().startService()
-        self._loop.start(REPORT_SECONDS, now=False)
+        self._clock.start(REPORT_SECONDS)
 
     def stopService(self) -> None:
-        super().stopService()
-        if self._loop.running:
-            self._loop.stop()
+        if self.running:
+            self._clock.stop()
             self._report()
+        super().stopService()
 
 
 def _resident_bytes() -> int:

@@ -17,12 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pushserver.errors import StartFailed
 from pushserver.server import signals
 from pushserver.usercode.reactor import Reactor
+from pushserver.usercode.repeating import Repeating
 
 CHECK_SECONDS = 0.5
 FOLDER = "PUSHSERVER_RELOAD_FOLDER"
@@ -103,8 +103,7 @@ class Reloader(Service):
         self._read_look = read_look
         self._reactor = reactor
         self._watched = watched
-        self._loop = LoopingCall(self._check)
-        self._loop.clock = reactor
+        self._clock = Repeating(self._check, reactor)
         self._restarting = False
 
     def watch(self, path: Path) -> None:
@@ -116,17 +115,13 @@ class Reloader(Service):
         # From now on the end of the reactor removes the history; forks run atexit, too.
         atexit.unregister(_tidy)
         # Its parent stops slowly, and stops it last.
-        self._reactor.addSystemEventTrigger("before", "shutdown", self._stop_checking)
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._clock.stop)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
-        self._loop.start(CHECK_SECONDS, now=False)
+        self._clock.start(CHECK_SECONDS)
 
     def stopService(self) -> None:
         super().stopService()
-        self._stop_checking()
-
-    def _stop_checking(self) -> None:
-        if self._loop.running:
-            self._loop.stop()
+        self._clock.stop()
 
     def _check(self) -> None:
         changed = self._watched.changed()
@@ -135,7 +130,7 @@ class Reloader(Service):
                 "{path} has changed: starting again", path=str(changed), event_name="code_changed"
             )
             self._restarting = True
-            self._loop.stop()
+            self._clock.stop()
             self._reactor.stop()
         elif self._look is not None and (path := self._look.look_again()) is not None:
             self._read_look(f"a change of {path}")

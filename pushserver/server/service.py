@@ -18,7 +18,7 @@ from twisted.internet.defer import (
     succeed,
 )
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -48,6 +48,7 @@ from pushserver.sessions.peers import Peer
 from pushserver.store.service import Storage
 from pushserver.usercode.once import Once
 from pushserver.usercode.reactor import Reactor
+from pushserver.usercode.repeating import Repeating
 from pushserver.web.mount import Mounted
 from pushserver.web.resource import RETRY, Refusal, Refusing
 from pushserver.web.site import PushSite
@@ -165,9 +166,9 @@ class PushService(MultiService):
         self._room_log = RoomLog(node)
         self._links: list[Service] = []
         self._clocks = [
-            (self._clock(self._wake_peers), 1.0),
-            (self._clock(self._pulse.tick), INTERVAL),
-            (self._clock(self._expire), SWEEP_SECONDS),
+            (Repeating(self._wake_peers, reactor), 1.0),
+            (Repeating(self._pulse.tick, reactor), INTERVAL),
+            (Repeating(self._expire, reactor), SWEEP_SECONDS),
         ]
 
     def setServiceParent(self, parent: Any) -> None:
@@ -225,7 +226,7 @@ class PushService(MultiService):
                 "the shortcuts are off (PUSHSERVER_SHORTCUTS)", event_name="shortcuts_off"
             )
         for clock, interval in self._clocks:
-            clock.start(interval, now=False)
+            clock.start(interval)
         self._pulse.start()
         if self.gateway is not None:
             self.gateway.start()
@@ -307,8 +308,7 @@ class PushService(MultiService):
 
     async def _stop_clocks(self) -> None:
         for clock, _ in self._clocks:
-            if clock.running:
-                clock.stop()
+            clock.stop()
         self._collector.stop()
         if self._keys is not None and self._keys.running:
             await maybeDeferred(self._keys.stopService)
@@ -424,11 +424,6 @@ class PushService(MultiService):
             state=state,
             event_name="server_state",
         )
-
-    def _clock(self, call: Callable[[], object]) -> LoopingCall:
-        loop = LoopingCall(call)
-        loop.clock = self._reactor
-        return loop
 
     async def _expire(self) -> None:
         while self.node.expire():

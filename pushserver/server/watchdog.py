@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from twisted.application.service import Service
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pushserver.cluster.measures import Measure, Measures
 from pushserver.server.systemd import notify
 from pushserver.sessions.node import Node
 from pushserver.usercode.reactor import Reactor
+from pushserver.usercode.repeating import Repeating
 
 STATUS_SECONDS = 10.0
 """Between two checks; less if a third of the watchdog's time is less."""
@@ -66,8 +66,7 @@ class Watchdog(Service):
         self._probe = node.hub.probe()
         self._problem = ""
         self._counts = (0.0, 0, 0)
-        self._loop = LoopingCall(self._check)
-        self._loop.clock = reactor
+        self._clock = Repeating(self._check, reactor)
 
     def startService(self) -> None:
         super().startService()
@@ -83,12 +82,11 @@ class Watchdog(Service):
                 interval = max(SHORTEST, min(interval, seconds / 3))
                 _show_stacks()
         self._counts = self._count(self._measures.whole())
-        self._loop.start(interval, now=False)
+        self._clock.start(interval)
 
     def stopService(self) -> None:
         super().stopService()
-        if self._loop.running:
-            self._loop.stop()
+        self._clock.stop()
 
     def _check(self) -> None:
         try:

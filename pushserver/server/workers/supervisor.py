@@ -7,12 +7,12 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import LoopingCall
 
 from pushserver.diagnosis.facts import WorkerState
 from pushserver.server.workers.control import Configure
 from pushserver.server.workers.left import dismiss
 from pushserver.server.workers.slot import Launch, Left, Slot
+from pushserver.usercode.repeating import Repeating
 
 KILL_SECONDS = 1.0
 """The time that a worker has to end after the one that it was given."""
@@ -51,8 +51,7 @@ class Supervisor(Service):
         self._reactor = reactor
         self._on_ready: list[Callable[[], None]] = []
         self._ended: Deferred[None] | None = None
-        self._clock = LoopingCall(self._tick)
-        self._clock.clock = reactor
+        self._clock = Repeating(self._tick, reactor)
 
     def startService(self) -> None:
         super().startService()
@@ -71,7 +70,7 @@ class Supervisor(Service):
                 slot.adopt(left)
                 slot.send(Configure(self._config()))
         self._adopted()
-        self._clock.start(1.0, now=False)
+        self._clock.start(1.0)
         self._changed()
 
     def configure(self) -> None:
@@ -101,8 +100,7 @@ class Supervisor(Service):
 
     def end(self, seconds: float) -> Deferred[None]:
         """Let the workers close their connections within these seconds; fires when all are gone."""
-        if self._clock.running:
-            self._clock.stop()
+        self._clock.stop()
         for slot in self.slots:
             slot.stop(seconds)
         if not self._is_running():
