@@ -132,8 +132,8 @@ class InvalidToken(Denied):
     For a connection of the Centrifuge protocol, its end with 3500 takes the place of the code.
     """
 
-    def __init__(self, message: str, http_status: int = 401):
-        super().__init__(http_status, message)
+    def __init__(self, message: str):
+        super().__init__(401, message)
 
 
 class UnknownKeyId(InvalidToken):

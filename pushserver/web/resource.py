@@ -231,7 +231,7 @@ def refuse(request: Request, error: PushServerError) -> bytes:
     headers = error.headers if isinstance(error, Refusal) else _HEADERS.get(status, {})
     if isinstance(error, TooMany):
         headers = {"retry-after": retry_after(error)}
-    elif isinstance(error, InvalidToken) and status == 401:
+    elif isinstance(error, InvalidToken):
         headers = {"www-authenticate": _bearer_challenge(text)}
     for name, value in headers.items():
         request.setHeader(name, value)

@@ -17,6 +17,7 @@ from pushserver.errors import (
     NotRunning,
     Unavailable,
     UnknownKeyId,
+    WrongKey,
 )
 from pushserver.web.resource import (
     Answer,
@@ -153,7 +154,7 @@ def test_a_token_that_is_not_valid_gets_the_challenge_of_its_scheme(
     assert (answer.status, answer["www-authenticate"]) == (401, expected)
     assert "y" not in answer.headers
     assert serve(kind("x" * 9_000)).get("/desk")["www-authenticate"].count("x") == 300
-    slowed = serve(InvalidToken("too many", 429)).get("/desk")
+    slowed = serve(WrongKey("too many", 429)).get("/desk")
     assert (slowed.status, slowed["retry-after"]) == (429, "60")
 
 
