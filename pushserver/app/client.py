@@ -15,7 +15,7 @@ from pushserver.app.result import Awaited
 from pushserver.auth.keys import SCOPES, Scope
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_name
-from pushserver.errors import LimitExceeded
+from pushserver.errors import LimitExceeded, Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import USUAL, ClientSession, Invitation
 
@@ -149,7 +149,7 @@ class Client:
         to 60 seconds. Raises TimeoutError, ConnectionError for a client that is not connected (as
         in its `connect` handler) or leaves meanwhile, RuntimeError for one of the Centrifuge
         protocol, which has no acknowledgements, LimitExceeded for more than 256 calls at a time,
-        ValueError and InvalidData.
+        Unavailable while the worker that has the client is away, ValueError and InvalidData.
         """
         if not 0 < timeout <= MAX_CALL_SECONDS:
             raise ValueError(f"timeout {timeout}: expected up to {MAX_CALL_SECONDS} seconds")
@@ -172,7 +172,7 @@ class Client:
             else:
                 try:
                     send()
-                except LimitExceeded:
+                except Unavailable:
                     answer.errback()
             return answer
 

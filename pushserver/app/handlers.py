@@ -24,6 +24,8 @@ WITHOUT_NAMESPACE = frozenset({"start", "stop", "authenticate"})
 """Those that belong to no client, and so to no namespace."""
 OTHER_ARGUMENTS = ("client", "data")
 """The arguments of a handler for any other event."""
+ANY_NUMBER = 99
+"""The arity of a function that takes any number of arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def _positional(signature: inspect.Signature) -> int:
     count = 0
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
-            return 99
+            return ANY_NUMBER
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             count += 1
     return count

@@ -8,7 +8,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -103,10 +103,10 @@ class ServerLink:
     def wait(self, start: Callable[[], Deferred[Result]]) -> Result:
         """Call `start` in the reactor's thread, and wait for its result; not in that thread.
 
-        Raises what the Deferred fails with, Unavailable and NotRunning.
+        Raises the exception of `start` or of its Deferred, Unavailable and NotRunning.
         """
         answers: SimpleQueue[Result | Failure] = SimpleQueue()
-        self.call_soon(lambda: start().addBoth(answers.put))
+        self.call_soon(lambda: maybeDeferred(start).addBoth(answers.put))
         while True:
             # Read before the queue: a call from before the stop has its answer by then.
             stopped = self._stopped.is_set()

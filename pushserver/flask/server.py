@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.app.client import MAX_CALL_SECONDS, Client
-from pushserver.app.handlers import Handler, HandlerRegistry
+from pushserver.app.handlers import ANY_NUMBER, Handler, HandlerRegistry
 from pushserver.app.link import ServerLink
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_event, check_name
@@ -112,7 +112,9 @@ class FlaskServer(PushServer):
         Those that come within a minute count. Raises as `publish_to`, and LimitExceeded for too
         many that wait.
         """
-        handler = Handler("the callback of emit", callback, 99, True, key=("", "acknowledgement"))
+        handler = Handler(
+            "the callback of emit", callback, ANY_NUMBER, True, key=("", "acknowledgement")
+        )
 
         def answered(values: list[Any] | None) -> None:
             dispatcher = self._dispatcher
@@ -127,21 +129,26 @@ class FlaskServer(PushServer):
 
     def _do_all(self, sends: Sequence[Callable[[], object]]) -> None:
         """Call all of these functions in one turn of the reactor; see `_do`."""
-        self._do(lambda link: maybeDeferred(lambda: [send() for send in sends] and None))
+
+        def send_all(link: ServerLink) -> None:
+            for send in sends:
+                send()
+
+        self._do(send_all)
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
         if not (isinstance(error, Unavailable) and error.cause == "stopping"):
             self._log.failure("an event was not sent", failure, event_name="event_not_sent")
 
-    def _do(self, function: Callable[[ServerLink], Deferred[Any]]) -> None:
+    def _do(self, function: Callable[[ServerLink], Any]) -> None:
         """Call a function in the reactor's thread, and wait for it in any other."""
         link = self._link
         if link is None:
             return
         try:
             if link.in_reactor_thread():
-                function(link).addErrback(self._failed)
+                maybeDeferred(function, link).addErrback(self._failed)
             else:
                 link.wait(lambda: function(link))
         except Unavailable as error:

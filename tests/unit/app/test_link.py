@@ -178,6 +178,15 @@ class TestInAnotherThread:
         with pytest.raises(Unavailable, match="the disk is full"):
             settled(future)
 
+    def test_an_exception_before_the_wait_is_raised_in_the_thread(self, stage: Stage) -> None:
+        def start() -> Deferred[None]:
+            raise ZeroDivisionError
+
+        future = stage.in_thread(stage.app._server().wait, start)
+        stage.clock.take()
+        with pytest.raises(ZeroDivisionError):
+            settled(future)
+
     def test_a_waiting_thread_fails_when_the_server_has_stopped_before_its_call(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
