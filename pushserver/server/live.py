@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -279,7 +280,7 @@ class Live:
                 each.callback(result)
             else:
                 # An error of its own for each: a raised one keeps its traceback.
-                each.errback(type(result)(*result.args))
+                each.errback(copy(result))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -586,6 +586,7 @@ class TestRequests:
         server.service.startService()
         server.service.stopService()
         assert isinstance(outcomes[0].value, Unavailable)
+        assert outcomes[0].value.cause == "stopping"
         later: list[Any] = []
         server.live.reload().addErrback(later.append)
         assert isinstance(later[0].value, Unavailable)
