@@ -110,8 +110,8 @@ class RemotePeer:
         self._calls.tell(Commands(self.number, text))
 
     def broadcast(self, broadcast: Broadcast) -> None:
-        values = Spread(msgspec.json.decode(broadcast.data), False)
-        self._calls.tell(Say(self.number, values, broadcast.event))
+        given = Spread(msgspec.json.decode(broadcast.data), False)
+        self._calls.tell(Say(self.number, given, broadcast.event))
 
     def sender(self, data: object, event: str) -> Callable[[], None]:
         return partial(self._calls.tell, Say(self.number, self._checked(data, event), event))

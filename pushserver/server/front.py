@@ -21,9 +21,7 @@ from pushserver.config.settings import Config, Server, Source, Types
 from pushserver.config.tokens import make_issuer, make_verifier
 from pushserver.errors import StartFailed
 from pushserver.resources.centrifuge import ConnectionContext
-from pushserver.resources.channels import (
-    ChannelContext,
-)
+from pushserver.resources.channels import ChannelContext
 from pushserver.resources.fragments import Fragments
 from pushserver.resources.health import health
 from pushserver.resources.metrics import MetricsResource

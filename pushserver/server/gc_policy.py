@@ -58,7 +58,8 @@ class Collector:
             return
         gc.callbacks.remove(self._on_collection)
         for callback in gc.callbacks:
-            # Another server in this process still runs, and will undo it.
+            # Another server in this process still runs, and will undo it. Whichever started first
+            # knows the thresholds of before, which are the larger ones.
             other = getattr(callback, "__self__", None)
             if isinstance(other, Collector):
                 other._thresholds = max(other._thresholds, self._thresholds)

@@ -134,7 +134,7 @@ class Follower:
                 self._files[:0] = rotated
             elif self._files:
                 self.warnings.append("replaced or truncated meanwhile; lines may be missing")
-        self._limit(self._files)
+        self._limit()
 
     def _rotated(self, mark: Mark) -> list[LogFile]:
         """Return the renamed file of the mark, and the files that had the name after it."""
@@ -189,8 +189,9 @@ class Follower:
         except OSError:
             return []
 
-    def _limit(self, files: list[LogFile]) -> None:
+    def _limit(self) -> None:
         """Skip the oldest lines beyond max_catch_up_bytes."""
+        files = self._files
         left = sum(file.left for file in files)
         excess = left - self._max_catch_up_bytes
         if excess <= 0:
