@@ -314,6 +314,11 @@ class Connection:
         except Unfit as error:
             wire.drop()
             self._fail(self._of_place(str(error), error.short))
+        except Exception:
+            # An answer with another shape than that of our scripts: see `_broke`.
+            if wire is not None:
+                wire.drop()
+            raise
         else:
             self._wire = wire
             self._session = session

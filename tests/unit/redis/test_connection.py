@@ -28,6 +28,7 @@ from pushserver.redis.dial import ANSWER_SECONDS, reason_of
 from pushserver.redis.keys import Keys
 from pushserver.redis.wire import Wire
 from pushserver.usercode import fork
+from tests.unit.fakes.web import Trouble
 
 
 def info(**facts: str) -> bytes:
@@ -226,6 +227,17 @@ def test_refusal_is_told_and_tried_again(answers: dict[str, bytes], problem: str
     assert bench.attempts == 2
     bench.attach()
     assert (len(bench.sessions), bench.lost) == (1, 0)
+
+
+def test_answer_of_another_shape_is_logged_and_its_connection_ends(trouble: Trouble) -> None:
+    bench = Bench()
+    far = bench.accept()
+    bench.answer(far, EVALSHA=b"*2\r\n" + bulk(b"epoch") + b":7\r\n")
+    assert trouble.take()[0].startswith("the connection to Redis failed: ValueError")
+    assert bench.problems[0].startswith("an error in the server: not enough values to unpack")
+    assert far.closed
+    bench.reactor.advance(0.1)
+    assert bench.attempts == 2
 
 
 def test_pauses_between_attempts_grow_to_a_bound() -> None:
