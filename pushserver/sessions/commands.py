@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
@@ -52,9 +51,8 @@ async def connect(session: Session, text: bytes) -> Struct:
             raise
         session.disconnect(code, refused.reason)
         return centrifuge.Empty()
-    user = session.info.user
     try:
-        node.permissions.check_connect(replace(identity, user=user))
+        node.permissions.check_connect(session.identity)
     except Denied as error:
         node.handlers.disconnect(session, str(error))
         node.log_refusal(centrifuge.NOT_PERMITTED, session.address, str(error))
@@ -95,7 +93,7 @@ async def _admit(
         session.check_not_ended()
         # Again at the end, as others of the same user may come meanwhile.
         session.node.users.check(session.info.user)
-        if session.identity is not ANONYMOUS:
+        if session.identity.subscriptions:
             await invite_by_token(session)
         subs: dict[str, SubscribeResult] = {}
         left = FIRST_BYTES
@@ -250,7 +248,7 @@ async def publish(session: Session, text: bytes) -> Struct:
     # Permission first: reading the data costs more than refusing it.
     grant = session.token_grant(channel)
     handled = node.permissions.check("publish", channel, session.identity, grant)
-    node.publications.check(replace(session.identity, user=session.info.user), session.address)
+    node.publications.check(session.identity, session.address)
     data = centrifuge.request_data(bytes(request.data))
     if handled:
         await handlers.publish(session, channel, data)

@@ -141,8 +141,6 @@ async def invite_by_token(session: Session) -> None:
     if len(names | session.invited) > most:
         message = f"more than {most} channels on one connection (channels_per_client)"
         raise CommandError(centrifuge.LIMIT_EXCEEDED, message)
-    # The user is the one that the `connect` handler may have set.
-    identity = replace(identity, user=session.info.user)
     for name in sorted(names):
         if node.permissions.check("subscribe", name, identity):
             await node.handlers.subscribe(session, name, b"")

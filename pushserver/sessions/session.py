@@ -112,6 +112,9 @@ class Session(CommandQueue):
         if self.state is not CONNECTING:
             raise RuntimeError("the user of a client is set in its connect handler, not later")
         self.info = ClientInfo(self.info.client, user, info)
+        if user != self.identity.user:
+            # Else most clients share one object.
+            self.identity = replace(self.identity, user=user)
 
     def not_admitted(self) -> None:
         self.info = ClientInfo(self.info.client)
@@ -121,9 +124,6 @@ class Session(CommandQueue):
         """Admit the client; its connect reply follows."""
         self.state = OPEN
         self.visit, self.credentials = UNKNOWN, NOTHING
-        if self.identity.user != self.info.user:
-            # The `connect` handler has decided.
-            self.identity = replace(self.identity, user=self.info.user)
         self.node.sessions.identify(self)
         self.node.users.enter(self.info.user)
         plan(self)
@@ -137,9 +137,7 @@ class Session(CommandQueue):
         self, action: Literal["history", "presence"], channel: str, grant: Grant | None = None
     ) -> bool:
         """Whether the client as a subscriber may also read this of the channel."""
-        # Before `open`, the user is the one that the `connect` handler may have set.
-        identity = replace(self.identity, user=self.info.user)
-        return self.node.permissions.subscriber_may(action, channel, identity, grant)
+        return self.node.permissions.subscriber_may(action, channel, self.identity, grant)
 
     def token_grant(self, channel: str) -> Grant | None:
         """The permission of the subscription token with which the client is in the channel."""
