@@ -227,6 +227,7 @@ def test_each_row_of_the_table_names_the_modules_of_its_folder() -> None:
         paths = [path for path in (PACKAGE / folder).rglob("*.py") if "types" not in path.parts]
         modules = {path.stem for path in paths} - {"__init__"}
         assert modules <= set(re.findall(r"`([a-z_]+)`", cell)), folder
+        assert "|" not in cell, f"the row of {folder} has a third column"
 
 
 class TestTheRules:

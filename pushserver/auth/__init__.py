@@ -1,1 +1,1 @@
-"""The rules of origins, hosts, keys and programs on this machine. No I/O, no Twisted."""
+"""The rules of access: permissions, keys, tokens, origins, quotas. No I/O, no Twisted."""

@@ -1,1 +1,1 @@
-"""Several processes as one server: the author of the log, and the processes that follow it."""
+"""The link between the main process of a server, the author of its log, and its workers."""

@@ -1,1 +1,1 @@
-"""The process: options, assembly, start, stop, signals."""
+"""The process: options, assembly, ports, start, reload, stop, signals, log output."""

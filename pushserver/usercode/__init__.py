@@ -1,1 +1,1 @@
-"""Calls user code safely: threads, coroutines, forks, tracebacks, log limits; also the clock."""
+"""Calls user code safely; and the ground of all that runs: threads, the clock, turns, forks."""
