@@ -134,29 +134,25 @@ class Fragments:
         if key in self._made:
             self._made.move_to_end(key)
             return self._made[key]
-        made = self._render(row)
+        template = self._options(row.channel).template
+        function = None if template else self._functions.get(row.channel)
+        name = template if function is None else function.name
+        if not name:
+            # A reload has removed the template of a stream that is still open.
+            return b""
+        share, started = self._shares.setdefault(name, Share()), self._monotonic()
+        if share.is_used_up(started):
+            # Not kept: a later reader may get it.
+            self._too_slow(name, row.channel)
+            return None
+        made = (
+            self._by_template(name, row) if function is None else self._by_function(function, row)
+        )
+        share.add(self._monotonic() - started)
         self._made[key] = made
         self._bytes += _size(made)
         while self._bytes > MAX_BYTES and len(self._made) > 1:
             self._bytes -= _size(self._made.popitem(last=False)[1])
-        return made
-
-    def _render(self, row: Publication) -> bytes | None:
-        template = self._options(row.channel).template
-        function = None if template else self._functions.get(row.channel)
-        if not template and function is None:
-            # A reload has removed the template of a stream that is still open.
-            return b""
-        name = template if function is None else function.name
-        share, started = self._shares.setdefault(name, Share()), self._monotonic()
-        if share.is_used_up(started):
-            self._too_slow(name, row.channel)
-            return None
-        if function is None:
-            made = self._by_template(name, row)
-        else:
-            made = self._by_function(function, row)
-        share.add(self._monotonic() - started)
         return made
 
     def _by_template(self, name: str, row: Publication) -> bytes | None:

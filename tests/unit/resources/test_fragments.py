@@ -297,13 +297,13 @@ def test_a_publication_is_rendered_once_for_all_readers(tmp_path: Path) -> None:
     server = make_server(tmp_path)
     rendered: list[int] = []
     fragments = server.service.live._base.fragments
-    render = fragments._render
+    render = fragments._by_template
 
-    def counted(row: Publication) -> bytes | None:
+    def counted(name: str, row: Publication) -> bytes | None:
         rendered.append(row.seq)
-        return render(row)
+        return render(name, row)
 
-    fragments._render = counted  # type: ignore[method-assign]
+    fragments._by_template = counted  # type: ignore[method-assign]
     forms = ("html", "htmx", "turbo", "datastar")
     paths = [f"/channels/orders?as={form}" for form in forms]
     lines = [server.open(path, accept=SSE) for path in paths * 2]
@@ -345,6 +345,20 @@ def test_a_slow_template_takes_a_part_of_the_time(tmp_path: Path, trouble: Troub
     assert line == f"order.html, which makes the fragments of a, {problem}"
     (failed,) = bench.fragments.failures("a")
     assert failed.error == problem
+
+
+def test_a_publication_that_was_too_much_is_rendered_later(
+    tmp_path: Path, trouble: Trouble
+) -> None:
+    bench = Bench(tmp_path, "{{ data }}")
+    times = iter((0.0, 2.0))
+    bench.fragments._monotonic = lambda: next(times, bench.now)
+    bench.now = 2.0
+    assert bench.fragments.make(row(1))
+    assert bench.fragments.make(row(2)) is None
+    assert len(trouble.take()) == 1
+    bench.now += 10
+    assert bench.fragments.make(row(2))
 
 
 def test_hostile_data_stays_text(tmp_path: Path, trouble: Trouble) -> None:
