@@ -138,11 +138,10 @@ class OwnPage(LeafResource):
 def _permit(request: Request, nonce: str) -> None:
     """Let the page have scripts and styles with this nonce in it (CSP 3, 7.1)."""
     headers = request.responseHeaders
-    for policy in headers.getRawHeaders(POLICY, []):
-        source = f"'self' 'nonce-{nonce}'"
-        for kind in ("script-src", "style-src"):
-            policy = policy.replace(f"{kind} 'self'", f"{kind} {source}")
-        headers.setRawHeaders(POLICY, [policy])
+    policies = headers.getRawHeaders(POLICY, [])
+    for kind in ("script-src 'self'", "style-src 'self'"):
+        policies = [policy.replace(kind, f"{kind} 'nonce-{nonce}'") for policy in policies]
+    headers.setRawHeaders(POLICY, policies)
 
 
 @dataclass(frozen=True, slots=True)
