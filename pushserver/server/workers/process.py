@@ -90,7 +90,13 @@ def spawn(
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return WorkerProcess(child.pid, reactor, ended, child)
+    try:
+        return WorkerProcess(child.pid, reactor, ended, child)
+    except OSError:
+        # There may be no file left for its descriptor.
+        child.kill()
+        child.wait()
+        raise
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
