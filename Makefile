@@ -11,7 +11,7 @@ VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishi
 	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth docs fuzz dist \
+.PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth docs soak fuzz dist \
 	extras deb deb-test bare clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make restarts measure that 500 clients lose and repeat nothing while the server restarts (half a minute)"
 	@echo "make smooth   watch the live page in Chromium at 100 publications a second for ten minutes"
 	@echo "make docs     build the site of the documents, in build/site"
+	@echo "make soak     mix all ways to read and publish with restarts and kills (SOAK=\"--seconds 600\")"
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
 	@echo "make dist     build the source distribution and the wheel of the last commit, in dist/"
 	@echo "make extras   install each extra alone and use it (some minutes, before a release)"
@@ -140,6 +141,11 @@ fuzz:
 	@tools/venv test
 	@$(BIN)/python -m pip --disable-pip-version-check --quiet install atheris==3.0.0
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+soak:
+	@tools/venv test
+	@tools/system-packages --for-tests
+	$(BIN)/python -m tests.doors $(SOAK)
 
 bench-quick:
 	@tools/venv run

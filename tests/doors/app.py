@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pushserver import PushServer
+from pushserver import PushServer, Unavailable
 
 app = PushServer()
 
@@ -20,14 +20,20 @@ def fragment(publication: Any) -> str:
 
 
 @app.on("say")
-def say(client: Any, data: Any) -> str:
-    """Publish in a thread."""
-    app.publish(data["channel"], data["data"], event=data["event"])
-    return "ok"
+def say(client: Any, data: Any) -> int:
+    """Publish in a thread; returns a status."""
+    try:
+        app.publish(data["channel"], data["data"], event=data["event"])
+    except Unavailable:
+        return 503
+    return 201
 
 
 @app.on("rpc", thread=False)
-async def rpc(client: Any, data: Any) -> str:
-    """Publish in a coroutine."""
-    await app.publish(data["channel"], data["data"], event=data["event"])
-    return "ok"
+async def rpc(client: Any, data: Any) -> int:
+    """Publish in a coroutine; returns a status."""
+    try:
+        await app.publish(data["channel"], data["data"], event=data["event"])
+    except Unavailable:
+        return 503
+    return 201

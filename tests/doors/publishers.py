@@ -14,7 +14,8 @@ HOOK = "a-secret-of-the-hook"
 EVENT = "said"
 
 
-async def _posted(http: Any, port: int, path: str, body: bytes, **headers: str) -> None:
+async def _posted(http: Any, port: int, path: str, body: bytes, **headers: str) -> Any:
+    """The answer."""
     url = f"http://127.0.0.1:{port}/{path}"
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     async with http.post(url, data=body, headers=fields) as answer:
@@ -24,6 +25,7 @@ async def _posted(http: Any, port: int, path: str, body: bytes, **headers: str) 
         if isinstance(value, dict) and "error" in value:
             # The server API answers 200.
             raise Refused(value["error"]["code"])
+        return value
 
 
 def _path(channel: str) -> str:
@@ -38,10 +40,10 @@ def _text(channel: str, body: bytes) -> str:
     return f'{{"channel":{json.dumps(channel)},"event":"{EVENT}","data":{body.decode()}}}'
 
 
-async def post(http: Any, port: int, channel: str, body: bytes, token: str = "") -> None:
-    """POST to the channel."""
+async def post(http: Any, port: int, channel: str, body: bytes, token: str = "") -> Any:
+    """POST to the channel; returns the answer, with the position."""
     kind = "application/json"
-    await _posted(http, port, _path(channel), body, Content_Type=kind, **_auth(token))
+    return await _posted(http, port, _path(channel), body, Content_Type=kind, **_auth(token))
 
 
 async def lines(http: Any, port: int, channel: str, body: bytes, token: str = "") -> None:
@@ -75,6 +77,9 @@ async def _command(http: Any, port: int, token: str, command: str) -> None:
                 if "error" in reply:
                     raise Refused(reply["error"]["code"])
                 if reply.get("id") == 2:
+                    status = reply.get("rpc", {}).get("data", 201)
+                    if status != 201:
+                        raise Refused(status)
                     return
         raise Refused(socket.close_code)
 
@@ -101,8 +106,9 @@ async def handler(http: Any, port: int, channel: str, body: bytes, token: str = 
             elif message.data.startswith("40"):
                 await socket.send_str(f'421["say",{_text(channel, body)}]')
             elif message.data.startswith("431"):
-                if json.loads(message.data[3:]) != ["ok"]:
-                    raise Refused(message.data)
+                [status] = json.loads(message.data[3:])
+                if status != 201:
+                    raise Refused(status)
                 return
         raise Refused(socket.close_code)
 
@@ -110,7 +116,7 @@ async def handler(http: Any, port: int, channel: str, body: bytes, token: str = 
 class Publisher(NamedTuple):
     """A way to publish."""
 
-    publish: Callable[..., Awaitable[None]]
+    publish: Callable[..., Awaitable[Any]]
     protocol: str = "http"
     """Whose refusals it gets."""
     event: str = EVENT

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -56,6 +57,9 @@ class Reader:
         self.position: Any = None
         self.told: Any = None
         self.rows: list[Row] = []
+        self.gaps: list[int] = []
+        """The numbers of publications before each message that it could not resume."""
+        self._has_ended = False
         self.both: list[tuple[str, Any]] = []
         """The channel and data of each publication object, those of BESIDE included."""
         self._came = asyncio.Event()
@@ -86,23 +90,36 @@ class Reader:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def take(self, count: int) -> list[Row]:
-        """Wait until it has `count` publications; returns all of them."""
-        async with asyncio.timeout(PATIENCE / 4):
-            while len(self.rows) < count and not (self._task and self._task.done()):
-                self._came.clear()
-                await self._came.wait()
+        """Wait for `count` publications; returns those that it has."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE / 4):
+                while len(self.rows) < count and self.is_open:
+                    self._came.clear()
+                    await self._came.wait()
         return self.rows
 
     async def gap(self) -> Any:
-        """Wait until it is told that it could not resume."""
-        async with asyncio.timeout(PATIENCE / 4):
-            while not self.told:
-                self._came.clear()
-                await self._came.wait()
+        """Wait for the message that it could not resume; returns what it said."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE / 4):
+                while not self.told and self.is_open:
+                    self._came.clear()
+                    await self._came.wait()
         return self.told
+
+    async def ended(self) -> None:
+        """Wait for the end of the connection."""
+        while self.is_open:
+            self._came.clear()
+            await self._came.wait()
+
+    @property
+    def is_open(self) -> bool:
+        return self._task is not None and not self._has_ended
 
     def missed(self, reason: Any) -> None:
         self.told = reason
+        self.gaps.append(len(self.rows))
         self._came.set()
 
     def place(self, id: str, epoch: str, offset: int) -> Any:
@@ -121,6 +138,7 @@ class Reader:
                 found = error if isinstance(error, Refused) else Refused(status or str(error))
                 self._ready.set_exception(found)
         finally:
+            self._has_ended = True
             self._came.set()
             if not self._ready.done():
                 self._ready.set_exception(Refused("ended"))
@@ -429,7 +447,8 @@ class CentrifugeStream(Centrifuge):
                     reply = value["connect"]
                     body = {"session": reply["session"], "node": reply["node"], "data": subscribe}
                     async with self.http.post(f"{base}/emulation", json=body) as sent:
-                        assert sent.status == 204, await sent.text()
+                        if sent.status != 204:
+                            raise Refused(sent.status)
                     text = "\n".join(text.split("\n")[1:])
                 self.take_lines(text)
 
@@ -503,6 +522,8 @@ class IoPolling(Io):
     async def run(self, position: Any) -> None:
         base = f"http://127.0.0.1:{self.port}/socket.io/?EIO=4&transport=polling"
         async with self.http.get(base) as answer:
+            if answer.status != 200:
+                raise Refused(answer.status)
             base += f"&sid={json.loads((await answer.text())[1:])['sid']}"
         await self.say(base, self.connect(position))
         while True:
@@ -516,7 +537,8 @@ class IoPolling(Io):
 
     async def say(self, url: str, text: str) -> None:
         async with self.http.post(url, data=text) as answer:
-            assert answer.status == 200, await answer.text()
+            if answer.status != 200:
+                raise Refused(answer.status)
 
 
 def _with(base: type[Reader], **values: Any) -> type[Reader]:

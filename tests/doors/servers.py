@@ -22,6 +22,10 @@ CONFIG = """
 publish = "anyone"
 initial = 0
 
+[namespaces.open]
+history_size = 100_000
+recovery_limit = 100_000
+
 [namespaces.closed]
 subscribe = "token"
 history = "token"
@@ -61,6 +65,11 @@ class Kind:
         return self.servers > 1 or self.durability == "sync" or bool(self.durability and not killed)
 
     @property
+    def ends(self) -> list[bool]:
+        """The ends that differ in what they keep: each is whether it is a kill."""
+        return [True] if self.keeps(False) is self.keeps(True) else [False, True]
+
+    @property
     def store(self) -> str:
         """The part of the configuration."""
         return f'[store]\npath = "s.db"\ndurability = "{self.durability}"\n' * bool(self.durability)
@@ -79,16 +88,21 @@ KINDS = {
 class Servers:
     """The servers of one kind, which may be stopped and started again."""
 
-    def __init__(self, crews: list[Crew]):
-        self.crews = crews
+    def __init__(self, crews: list[Crew], redis: RedisServer | None):
+        self.crews, self.redis = crews, redis
         self.ports = [crew.server.port for crew in crews]
 
     def start(self) -> None:
-        """Start them, and wait until they are attached to Redis."""
+        """Start those that do not run, and wait until all are ready."""
         for crew in self.crews:
-            crew.server.start()
+            if not crew.server.running:
+                crew.server.start()
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until all have their workers, and are attached to Redis."""
         for crew in self.crews:
-            wait_until(lambda crew=crew: crew.server.get("health/ready").status == 200)  # type: ignore[misc]
+            wait_until(lambda crew=crew: _is_ready(crew))  # type: ignore[misc]
 
     def stop(self) -> None:
         """Stop them in order."""
@@ -102,23 +116,36 @@ class Servers:
             wait_until(lambda crew=crew: not crew.all())  # type: ignore[misc]
 
 
+def _is_ready(crew: Crew) -> bool:
+    try:
+        return crew.server.get("health/ready").status == 200
+    except OSError:
+        # The process that was asked is the one that was killed.
+        return False
+
+
 @contextmanager
-def serving(kind: Kind, folder: Path) -> Iterator[Servers]:
-    """Servers of this kind."""
+def serving(kind: Kind, folder: Path, *, lasting: bool = False) -> Iterator[Servers]:
+    """Servers of this kind. `lasting`: workers wait for another main process, as under systemd."""
     with ExitStack() as stack:
         text = CONFIG + PUBLISHERS.replace("[auth]", f"[auth]{TOKENS}") + kind.store
+        redis = None
         if kind.servers > 1:
-            redis = stack.enter_context(RedisServer(folder / "redis"))
+            options = {"appendonly": "yes", "appendfsync": "always"}
+            redis = stack.enter_context(RedisServer(folder / "redis", **options))
             text += f'[broker]\nurl = "unix://{redis.path}"\n'
         if not kind.shortcuts:
             stack.enter_context(pytest.MonkeyPatch.context()).setenv(SHORTCUTS, "off")
         crews = []
         for number in range(kind.servers):
             (folder / f"{number}").mkdir()
-            crews.append(Crew(folder / f"{number}", text, str(APP), workers=kind.workers))
+            crews.append(
+                Crew(folder / f"{number}", text, str(APP), workers=kind.workers, lasting=lasting)
+            )
             stack.callback(crews[-1].clean)
-        servers = Servers(crews)
+        servers = Servers(crews, redis)
         servers.start()
         yield servers
         servers.stop()
-        assert [crew.server.problems for crew in crews] == [[] for _ in crews]
+        problems = [line for crew in crews for line in crew.server.problems]
+        assert not problems, "\n".join(problems)

@@ -104,7 +104,8 @@ async def check(
 ) -> None:
     """Check that all readers have the same publications: of these values, with these offsets."""
     count = len(values)
-    rows = {name: list(await reader.take(count)) for name, reader in readers.items()}
+    taken = await asyncio.gather(*(reader.take(count) for reader in readers.values()))
+    rows = {name: list(got) for name, got in zip(readers, taken, strict=True)}
     expected = rows["json"]
     places = list(enumerate(values, first))
     assert [row[:3] for row in expected] == [(json.loads(v), event, at) for at, v in places]
@@ -169,7 +170,8 @@ def test_every_reader_resumes_where_it_was(servers: Servers) -> None:
 
 async def check_told(readers: dict[str, Reader], reason: str) -> None:
     """Check that each was told that it missed something, and why; closes them."""
-    told = {name: await reader.gap() for name, reader in readers.items()}
+    gaps = await asyncio.gather(*(reader.gap() for reader in readers.values()))
+    told = dict(zip(readers, gaps, strict=True))
     expected = {name: reason if r.says_reason else True for name, r in readers.items()}
     assert told == expected
     assert [name for name, reader in readers.items() if reader.rows] == []
@@ -297,12 +299,12 @@ def test_every_reader_and_publisher_is_admitted_by_a_token(servers: Servers) -> 
     run(servers, main)
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["in order", "killed"])
-def test_every_reader_resumes_after_a_restart_or_is_told(
-    servers: Servers, kind: str, killed: bool
-) -> None:
-    channel = f"open:restart-{killed}"
+def test_every_reader_resumes_after_a_restart_or_is_told(servers: Servers, kind: str) -> None:
+    for killed in KINDS[kind].ends:
+        check_restart(servers, f"open:killed-{killed}", killed, KINDS[kind].keeps(killed))
 
+
+def check_restart(servers: Servers, channel: str, killed: bool, keeps: bool) -> None:
     async def before(group: Group) -> Any:
         await group.publish("post", channel, b"1")
         readers = await group.opened(channel)
@@ -314,7 +316,7 @@ def test_every_reader_resumes_after_a_restart_or_is_told(
     async def after(group: Group) -> None:
         await group.publish("post", channel, *VALUES)
         again = await resumed(group, readers, at)
-        if KINDS[kind].keeps(killed):
+        if keeps:
             await check(again, VALUES, EVENT, 3)
             assert [name for name, reader in again.items() if reader.told] == []
             await close(again)
