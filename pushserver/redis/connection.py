@@ -192,7 +192,6 @@ class Connection:
         known: Callable[[], Sequence[Known]] = tuple,
         place: Place | None = None,
     ):
-        self._address = address
         self._reactor = reactor
         self._seconds = seconds
         self._keys = keys
