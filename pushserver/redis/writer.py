@@ -435,10 +435,14 @@ class Writer:
         looking.addErrback(self._cannot_look, session)
 
     def _cannot_look(self, failure: Failure, session: Session) -> None:
-        if failure.check(Gone) is None:
-            failure.trap(ErrorReply)
-            if session is self._session:
-                self._again(str(failure.value))
+        if failure.check(Gone) is not None:
+            return
+        if failure.check(ErrorReply) is None:
+            self._log.failure(
+                "receipts cannot be looked up in the log", failure, event_name="redis_failed"
+            )
+        if session is self._session:
+            self._again(str(failure.value))
 
     async def _look_up(self, session: Session, wanted: dict[int, _Waiting]) -> None:
         """Find the entries of drafts that may have been published."""

@@ -209,9 +209,11 @@ class BrokerParts(Service):
 
     async def _leave(self) -> None:
         leaving = Deferred.fromCoroutine(self._tell_leave())
-        with suppress(TimeoutError):
-            await leaving.addTimeout(LEAVE_SECONDS, self._reactor)
-        self.log.stop()
+        try:
+            with suppress(TimeoutError):
+                await leaving.addTimeout(LEAVE_SECONDS, self._reactor)
+        finally:
+            self.log.stop()
 
     async def _tell_leave(self) -> None:
         await self.log.roll.leave()

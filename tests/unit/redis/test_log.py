@@ -103,6 +103,27 @@ def test_drafts_are_published_once_and_in_order_when_the_connection_is_lost(
     assert values(watcher) == [1, 2, 3]
 
 
+def test_error_in_a_look_up_of_receipts_is_logged_and_ends_the_session(
+    world: World, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = world.members[0]
+    answers = send(here)
+    here.links[0].bring_up()
+    here.links[0].cut()
+
+    def fail(epoch: str, entry: Any) -> Any:
+        # Once.
+        monkeypatch.undo()
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(writer, "_numbered", fail)
+    world.settle()
+    assert [answer.offset for answer in answers] == [1]
+    first, second = trouble.take()
+    assert first == "receipts cannot be looked up in the log: RuntimeError('no')"
+    assert second == "not attached to Redis at x:6379: no; it is tried again"
+
+
 def test_draft_that_was_refused_before_the_loss_is_tried_again(world: World) -> None:
     here = world.members[0]
     here.log._writer.bounds = Bounds(channels=1)
