@@ -18,6 +18,7 @@ from pushserver.errors import Denied, InvalidData, InvalidKey, PushServerError, 
 from pushserver.sessions.node import Node
 from pushserver.sessions.working import AT_A_TIME
 from pushserver.usercode.coroutines import start
+from pushserver.usercode.pause import pause
 from pushserver.web.mount import surroundings
 from pushserver.web.resource import answer_json
 from pushserver.web.short_post import CURSOR
@@ -88,7 +89,7 @@ class Bulks:
         return over
 
     def _plan(self, node: Node) -> None:
-        _pause(node, 0.0).addCallback(lambda _: self._next(node))
+        pause(node.timer.callLater, 0.0).addCallback(lambda _: self._next(node))
 
     def _next(self, node: Node) -> None:
         over = self._waiting.popleft()
@@ -228,7 +229,7 @@ async def _wait_for_admission(node: Node, admit: Admit, count: int) -> None:
         except TooMany as error:
             if node.monotonic() + error.seconds > until:
                 raise
-            await _pause(node, error.seconds)
+            await pause(node.timer.callLater, error.seconds)
 
 
 async def _wait_for_room(node: Node, channel: str) -> None:
@@ -237,13 +238,7 @@ async def _wait_for_room(node: Node, channel: str) -> None:
     while not node.has_room(channel):
         if node.monotonic() >= until:
             raise Unavailable("the channel's backlog is full", "overloaded")
-        await _pause(node, PAUSE_SECONDS)
-
-
-def _pause(node: Node, seconds: float) -> Deferred[None]:
-    over: Deferred[None] = Deferred()
-    node.timer.callLater(seconds, lambda: over.callback(None))
-    return over
+        await pause(node.timer.callLater, PAUSE_SECONDS)
 
 
 def _failure(request: Request, line: int, error: PushServerError, published: int) -> bytes:

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 
-async def pause(call_later: Callable[[float, Callable[[], Any]], Any], seconds: float) -> None:
-    """Wait; `call_later` is that of the reactor."""
+def pause(call_later: Callable[[float, Callable[[], Any]], Any], seconds: float) -> Deferred[None]:
+    """Fires after these seconds; `call_later` is that of the reactor."""
     passed: Deferred[None] = Deferred()
     call_later(seconds, lambda: passed.callback(None))
-    await passed
+    return passed

@@ -135,11 +135,11 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[Deferred[None]]:
     """The pauses between groups; a test ends each."""
     pauses: list[Deferred[None]] = []
 
-    def pause(node: object, seconds: float) -> Deferred[None]:
+    def pause(call_later: object, seconds: float) -> Deferred[None]:
         pauses.append(Deferred())
         return pauses[-1]
 
-    monkeypatch.setattr(bulk, "_pause", pause)
+    monkeypatch.setattr(bulk, "pause", pause)
     return pauses
 
 
