@@ -69,8 +69,8 @@ class ChannelContext:
     `upgrade` and `respond` take over a request as a WebSocket or as an endless response. `page`
     renders the live page; its arguments are the names of its channels, the relative path to the
     server's root, the history size in publications, whether failures are shown, and whether there
-    is a field for a token or key. `list_page` renders the list of
-    channels; its arguments are that path, and whether it has a field for a key.
+    is a field for a token or key. `list_page` renders the list of channels; its arguments are that
+    path, whether it has a field for a key, and whether the viewer may see the list.
     """
 
     node: Node

@@ -125,9 +125,13 @@ class Stream(Conversation[StreamFormat]):
 def _subscribed(following: Following) -> list[Subscribed]:
     cursor, lost = str(following.cursor), following.lost
     return [
-        Subscribed(name, position.epoch, position.offset, cursor, name not in lost)
-        if lost
-        else Subscribed(name, position.epoch, position.offset, cursor, following.recovered)
+        Subscribed(
+            name,
+            position.epoch,
+            position.offset,
+            cursor,
+            name not in lost if lost else following.recovered,
+        )
         for name, position in following.positions.items()
     ]
 
