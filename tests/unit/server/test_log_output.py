@@ -415,3 +415,4 @@ def test_each_event_has_a_stable_name_that_is_documented_with_its_fields() -> No
     # Those of Autobahn, through `LimitedLog`.
     logged["websocket"] = ({"info", "warn", "error"}, set())
     assert documented == logged
+    assert [*documented] == sorted(documented)
