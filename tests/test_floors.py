@@ -230,6 +230,13 @@ def test_each_row_of_the_table_names_the_modules_of_its_folder() -> None:
         assert "|" not in cell, f"the row of {folder} has a third column"
 
 
+def test_documentation_names_the_modules_in_no_folder() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    [paragraph] = re.findall(r"^In no folder: .*?\n\n", text, re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`([a-z_]+)`", paragraph))
+    assert (FACE | SHIMS) - named == {"__init__", "__main__"}
+
+
 class TestTheRules:
     """Allowed and forbidden imports."""
 
