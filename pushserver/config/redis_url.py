@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pushserver.auth.origin import host_name
 from pushserver.errors import InvalidConfig
@@ -35,6 +35,7 @@ _SENTINEL = {
     "sentinels": True,
     "valkeys+sentinel": True,
 }
+_HOSTS = re.compile(r"[^:/?#]+://(?:[^/?#]*@)?([^/?#]*)")
 _SECRET = re.compile(r"(password|username)=[^&]*")
 _MASTER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """The names that Sentinel permits."""
@@ -79,18 +80,21 @@ def parse_url(url: str) -> Address:
     """Parse the URL of a server; raises InvalidConfig, whose text has no password."""
     try:
         url.encode()
-        parts = urlsplit(url)
+        match = _HOSTS.match(url)
+        hosts = match[1] if match else ""
+        # Without the hosts: urlsplit refuses brackets behind a comma.
+        parts = urlsplit(url[: match.start(1)] + url[match.end(1) :] if match else url)
         query = _query(parts.query)
         user = unquote(parts.username or "", errors="strict") or query.pop("username", "")
         password = unquote(parts.password or "", errors="strict") or query.pop("password", "")
         path = unquote(parts.path, errors="strict")
         database = query.pop("db", "")
         if parts.scheme in _SENTINEL:
-            place, in_path = _named_by_sentinels(parts, path, query)
+            place, in_path = _named_by_sentinels(parts.scheme, hosts, path, query)
         elif parts.scheme in _UNIX:
-            place, in_path = _unix(parts, path), ""
+            place, in_path = _unix(hosts, path), ""
         else:
-            place, in_path = _tcp(parts), path.strip("/")
+            place, in_path = _tcp(parts.scheme, hosts), path.strip("/")
         digits = in_path or database or "0"
         valid = digits.isascii() and digits.isdigit() and len(digits) < 6
         valid = valid and not (in_path and database) and not query
@@ -101,30 +105,30 @@ def parse_url(url: str) -> Address:
     return Address(**place, user=user, password=password, database=int(digits))
 
 
-def _tcp(parts: SplitResult) -> dict[str, Any]:
-    tls = _TCP.get(parts.scheme)
+def _tcp(scheme: str, host: str) -> dict[str, Any]:
+    tls = _TCP.get(scheme)
     if tls is None:
         raise ValueError
-    return _host(parts.netloc.rpartition("@")[2], PORT) | {"tls": tls}
+    return _host(host, PORT) | {"tls": tls}
 
 
-def _unix(parts: SplitResult, path: str) -> dict[str, Any]:
+def _unix(host: str, path: str) -> dict[str, Any]:
     is_path = path.startswith("/") and len(path.encode()) <= LONGEST_PATH and "\0" not in path
-    if not is_path or parts.hostname or parts.port is not None:
+    if not is_path or host:
         raise ValueError
     return {"path": path}
 
 
 def _named_by_sentinels(
-    parts: SplitResult, path: str, query: dict[str, str]
+    scheme: str, hosts: str, path: str, query: dict[str, str]
 ) -> tuple[dict[str, Any], str]:
     """Where a master is, and its database; takes what is of the Sentinels from the query."""
     name, _, database = path.strip("/").partition("/")
-    tls = _SENTINEL[parts.scheme]
+    tls = _SENTINEL[scheme]
     user, password = query.pop("sentinel_username", ""), query.pop("sentinel_password", "")
     sentinels = tuple(
         Address(**_host(each, SENTINEL_PORT), tls=tls, user=user, password=password)
-        for each in parts.netloc.rpartition("@")[2].split(",")
+        for each in hosts.split(",")
     )
     if not _MASTER.fullmatch(name) or len(sentinels) > MOST_SENTINELS or (user and not password):
         raise ValueError
