@@ -11,7 +11,7 @@ VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishi
 	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth docs soak fuzz dist \
+.PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth engines docs soak fuzz dist \
 	extras deb deb-test bare clean
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make attacks  measure the server under floods, on loopback (five minutes)"
 	@echo "make restarts measure that 500 clients lose and repeat nothing while the server restarts (half a minute)"
 	@echo "make smooth   watch the live page in Chromium at 100 publications a second for ten minutes"
+	@echo "make engines  every page in Chromium, Firefox and WebKit, before a release"
 	@echo "make docs     build the site of the documents, in build/site"
 	@echo "make soak     mix all ways to read and publish with restarts and kills (SOAK=\"--seconds 600\")"
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
@@ -71,7 +72,7 @@ fast:
 
 slow:
 	@# --no-loadscope-reorder keeps the order of the files, so that slow files start first.
-	$(BIN)/python -m pytest -q --ignore tests/unit -n 3 --dist loadfile \
+	$(BIN)/python -m pytest -q --ignore tests/unit --ignore tests/engines -n 3 --dist loadfile \
 		--no-loadscope-reorder tests/test_packaging.py tests
 
 unit:
@@ -129,6 +130,11 @@ smooth:
 	@tools/venv test
 	@tools/system-packages --for-tests
 	$(BIN)/python tools/smooth.py $(ARGS)
+
+engines:
+	@tools/venv test
+	@tools/system-packages --for-engines
+	$(BIN)/python -m pytest -q -p no:cacheprovider -n 2 --dist loadgroup tests/engines
 
 docs:
 	@tools/venv test
