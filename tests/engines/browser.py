@@ -21,6 +21,10 @@ class Tab(ABC):
         """Load a page, and wait for it and its scripts."""
 
     @abstractmethod
+    def back(self) -> None:
+        """Go back to the page before this one."""
+
+    @abstractmethod
     def resize(self, width: int, height: int) -> None:
         """Set the size of the page's area."""
 

@@ -18,6 +18,9 @@ class ChromiumTab(Tab):
     def go(self, url: str) -> None:
         self._page.goto(url)
 
+    def back(self) -> None:
+        self._page.go_back()
+
     def resize(self, width: int, height: int) -> None:
         self._page.set_viewport_size({"width": width, "height": height})
 

@@ -43,6 +43,9 @@ class FirefoxTab(Tab):
             "browsingContext.navigate", context=self._context, url=url, wait="complete"
         )
 
+    def back(self) -> None:
+        self._firefox.command("browsingContext.traverseHistory", context=self._context, delta=-1)
+
     def resize(self, width: int, height: int) -> None:
         size = {"width": width, "height": height}
         self._firefox.command("browsingContext.setViewport", context=self._context, viewport=size)

@@ -23,7 +23,7 @@ subscribe = "users"
 [sources]
 """
 
-LIVE = "() => document.querySelector('#state').dataset.state === 'live'"
+LIVE = "() => document.querySelector('#state')?.dataset.state === 'live'"
 SHOWN = """(selector, text) => {
   const shows = (element) => {
     const own = element.childElementCount === 0 && element.textContent.includes(text);
@@ -65,7 +65,7 @@ LIST = Page(
     "list of channels",
     "channels/",
     ("#channels",),
-    "() => /^[0-9]+ channel/.test(document.querySelector('#channels-state').textContent)",
+    "() => /^[0-9]+ channel/.test(document.querySelector('#channels-state')?.textContent)",
     channel="",
     shared=False,
 )

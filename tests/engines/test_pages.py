@@ -38,6 +38,8 @@ PARTS_DARK = """() => [...document.querySelectorAll("[id] > pushserver-part")].e
 )"""
 LOST = "connection/|Failed to load resource|establish a connection|was interrupted"
 """The messages of a page whose connection is lost."""
+SUSPENDED = "WebSocket is closed due to suspension"
+"""The message of WebKit about a page that it keeps after the user has left it."""
 UPGRADE = "map $http_upgrade $refused { default 1; '' 0; }"
 BLOCKED = {
     "http_stream": "if ($refused) { return 403; }",
@@ -106,6 +108,23 @@ def test_two_tabs_are_live_and_share_a_connection(site: Site, light: Browser, pa
             shows(tab, page, text)
         tabs.pop(0).close()
         shows(tabs[0], page, site.publish(page))
+
+
+@every_page
+def test_tab_comes_back_from_another_page(site: Site, light: Browser, page: Page) -> None:
+    """Some browsers keep the page meanwhile, without its connection and its lock."""
+    with opened(light, 2, allowed=f"404|{SUSPENDED}") as [tab, other]:
+        for each in (tab, other):
+            site.load(each, page)
+        tab.go(f"{site.url}{ERROR.path}")
+        text = site.publish(page)
+        shows(other, page, text)
+        tab.back()
+        tab.wait_for(page.ready)
+        shows(tab, page, text)
+        text = site.publish(page)
+        for each in (tab, other):
+            shows(each, page, text)
 
 
 @pytest.fixture(scope="module", params=BLOCKED)

@@ -38,6 +38,9 @@ class WebKitTab(Tab):
     def go(self, url: str) -> None:
         self._command("POST", "/url", url=url)
 
+    def back(self) -> None:
+        self._command("POST", "/back")
+
     def resize(self, width: int, height: int) -> None:
         self._command("POST", "/window/rect", width=width, height=height)
 
