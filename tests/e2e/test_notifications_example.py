@@ -281,7 +281,9 @@ def test_the_titles_of_long_notices_are_seen(server: Server, visits: Visits, hei
         visits, "ben", viewport={"width": 360 if height < 700 else 1000, "height": height}
     )
     for title in ("first", "second"):
-        publish(server, "notices:%23ben", {"title": f"{title} " * 25, "text": "long " * 200})
+        # A critical one stays until it is read.
+        data = {"title": f"{title} " * 25, "text": "long " * 200, "severity": "critical"}
+        publish(server, "notices:%23ben", data)
     toasts = page.locator(".toast")
     expect(toasts).to_have_count(2)
     for index in range(2):

@@ -312,10 +312,18 @@ class World:
         if found is None:
             return
         edge.node.hub.unsubscribe(watcher, found.audience)
-        if linked:
+        if not linked:
+            return
+        got = Reply(_ids(found.publications), found.reason, {})
+        if self.sizes.edge_loses and start.since is None:
+            # A row that the follower has lost makes room for an older one of another channel.
+            for channel in channels:
+                rows = [row for row in got.rows if row.startswith(channel)]
+                known = _ids(self.history.peek(channel).after(0))
+                assert known[len(known) - len(rows) :] == rows
+        else:
             resumed = self.history.read(channels, start)
-            expected = Reply(_ids(resumed.publications), resumed.reason, {})
-            self._compare(expected, Reply(_ids(found.publications), found.reason, {}))
+            self._compare(Reply(_ids(resumed.publications), resumed.reason, {}), got)
 
     def read(self, number: int, channel: str) -> None:
         """Ask for the whole history."""
