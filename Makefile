@@ -11,7 +11,8 @@ VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishi
 	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test environment packages check fast slow unit coverage lowest pythons lint format bundle pins bench bench-quick attacks restarts smooth engines docs soak fuzz dist \
+.PHONY: help run test environment packages check fast-1 fast-2 slow unit coverage lowest pythons \
+	lint format bundle pins bench bench-quick attacks restarts smooth engines docs soak fuzz dist \
 	extras deb deb-test bare clean
 
 help:
@@ -44,15 +45,18 @@ run:
 	@tools/venv run
 	@exec $(BIN)/pushserver serve $(ARGS)
 
+# At the same time, each as soon as what it needs is there: real servers and browsers wait often, and
+# unit tests compute.
 test:
-	@$(MAKE) --no-print-directory --jobs 2 environment packages
-	@# Once: with PYTHONDONTWRITEBYTECODE each of some thousand processes would compile the package.
-	@$(BIN)/python -m compileall -q pushserver twisted tests
-	@# At the same time: real servers and browsers wait often, and unit tests compute.
-	@$(MAKE) --no-print-directory --jobs 3 slow check fast
+	@$(MAKE) --no-print-directory --jobs 5 environment packages check slow fast-1 fast-2
+
+slow fast-1 fast-2: environment packages
+check: environment
 
 environment:
 	@tools/venv test
+	@# Once: with PYTHONDONTWRITEBYTECODE each of some thousand processes would compile the package.
+	@$(BIN)/python -m compileall -q pushserver twisted tests
 
 packages:
 	@tools/system-packages --for-tests
@@ -63,16 +67,17 @@ check:
 	$(BIN)/ruff check $(CODE)
 	nice $(BIN)/mypy
 
+# Half of the unit tests each: with xdist, each worker would collect all of them, and report each one.
 # With lower priority than the servers, whose clients wait for them; and printed at the end, so that
-# the lines of both do not mix.
-fast:
+# the lines do not mix.
+fast-1 fast-2: fast-%:
 	@output=$$(mktemp); trap 'rm -f "$$output"' EXIT; \
-	nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider -n 2 --dist loadfile >"$$output" 2>&1; \
+	UNIT_PART=$*/2 nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider >"$$output" 2>&1; \
 	status=$$?; cat "$$output"; exit $$status
 
 slow:
 	@# --no-loadscope-reorder keeps the order of the files, so that slow files start first.
-	$(BIN)/python -m pytest -q --ignore tests/unit --ignore tests/engines -n 3 --dist loadfile \
+	$(BIN)/python -m pytest -q --ignore tests/unit --ignore tests/engines -n 4 --dist loadfile \
 		--no-loadscope-reorder tests/test_packaging.py tests
 
 unit:
@@ -102,9 +107,7 @@ pythons:
 		fi; \
 	done
 
-lint:
-	@tools/venv test
-	@$(MAKE) --no-print-directory check
+lint: check
 
 format:
 	@tools/venv test

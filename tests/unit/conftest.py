@@ -11,6 +11,7 @@ import gc
 import importlib.metadata
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -35,6 +36,20 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # For each test, pytest reads the version of Twisted from a file: a fifth of the time of all tests.
 importlib.metadata.version = functools.cache(importlib.metadata.version)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """`UNIT_PART=1/2`: only the first of two parts of the files, of about the same size."""
+    if "UNIT_PART" not in os.environ or not collection_path.name.startswith("test_"):
+        return None
+    part, parts = map(int, os.environ["UNIT_PART"].split("/"))
+    return _files().index(collection_path) % parts != part - 1 or None
+
+
+@functools.cache
+def _files() -> list[Path]:
+    found = Path(__file__).parent.rglob("test_*.py")
+    return sorted(found, key=lambda path: (path.stat().st_size, path))
 
 
 @pytest.fixture
