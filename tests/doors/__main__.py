@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -27,8 +28,14 @@ class Failed(Exception):
     """A script has found something."""
 
 
+FAILURES = (Failed, AssertionError, TimeoutError)
+
+
 class _Over(BaseException):
-    """The time is over; no failure for Hypothesis."""
+    """Ends Hypothesis: the time is over, or a script has failed.
+
+    It would run a script that fails again, which has other moments then.
+    """
 
 
 def main() -> int:
@@ -50,6 +57,7 @@ def main() -> int:
 def _soak(name: str, seconds: float, number: int, folder: Path) -> int:
     end = time.monotonic() + seconds
     done, publications = 0, 0
+    failure: Exception | None = None
 
     def run(soak: Soak) -> None:
         @seed(number)
@@ -57,28 +65,29 @@ def _soak(name: str, seconds: float, number: int, folder: Path) -> int:
             max_examples=1_000_000,
             deadline=None,
             database=None,
-            # The next attempt has other moments: it would call a failure flaky.
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
         @given(scripts(KINDS[name]))
         def check(script: list[Step]) -> None:
-            nonlocal done, publications
+            nonlocal done, publications, failure
             if time.monotonic() > end:
                 raise _Over
             try:
                 publications += _check(soak, script)
-            except Failed:
+            except FAILURES as error:
                 file = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{number}-{done}.py"
                 file.write_text(repr((name, script)))
-                print(f"python -m tests.doors --again {file}:")
-                raise
+                print(f"python -m tests.doors --again {file}:", flush=True)
+                failure = error
+                raise _Over from None
             done += 1
 
-        try:
+        with suppress(_Over):
             check()
-        except _Over:
-            print(f"{name}: {done} scripts, {publications} publications", flush=True)
+        if failure is not None:
+            raise failure
+        print(f"{name}: {done} scripts, {publications} publications", flush=True)
 
     return _attempt(name, run)
 
@@ -96,7 +105,7 @@ def _attempt(name: str, run: object) -> int:
         try:
             with serving(KINDS[name], Path(folder), lasting=True) as servers:
                 run(Soak(KINDS[name], servers))  # type: ignore[operator]
-        except (Failed, AssertionError):
+        except FAILURES:
             print(f"{name}: FAILED\n{traceback.format_exc(limit=-1)}", flush=True)
             for log in sorted(Path(folder).rglob("log")):
                 print(f"--- {log}\n{log.read_text()[-20_000:]}", flush=True)

@@ -43,9 +43,10 @@ class Account:
         `before`: those that were owed when it came; `kept`: those that are in the history since.
         """
         self.may_be_told = True
-        lost, there = before - kept, before & kept
-        if lost and there and min(lost) < max(there):
-            self.problems.append(f"{sorted(lost)} are lost, and later ones are there")
+        for lane in map(set, _lanes(sorted(before))):
+            lost, there = lane - kept, lane & kept
+            if lost and there and min(lost) < max(there):
+                self.problems.append(f"{sorted(lost)} are lost, and later ones are there")
         self.owed &= kept
 
     def _put(self, value: int, epoch: str, offset: int) -> None:
@@ -69,8 +70,7 @@ class Account:
         ):
             self.problems.append(f"the history has the offsets {offsets}")
         # One that got no answer may be published later.
-        for lane in range(LANES):
-            known = [v for v in values if v in self.acknowledged and v % LANES == lane]
+        for known in _lanes([value for value in values if value in self.acknowledged]):
             if known != sorted(known):
                 self.problems.append(f"the history is out of order: {known}")
 
@@ -103,6 +103,11 @@ class Account:
         if before.offset is not None and row.offset is not None:
             return row.offset == before.offset + 1
         return True
+
+
+def _lanes(values: list[int]) -> list[list[int]]:
+    """The values of each publisher."""
+    return [[value for value in values if value % LANES == lane] for lane in range(LANES)]
 
 
 def _parts(connections: list[tuple[Reader, bool]]) -> list[list[Row]]:

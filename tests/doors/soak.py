@@ -86,8 +86,8 @@ def scripts(kind: Kind) -> st.SearchStrategy[list[Step]]:
         publishing,
         fault,
     )
-    first = st.lists(st.tuples(st.just("open"), readers), min_size=2, max_size=5)
-    middle = st.lists(steps, min_size=4, max_size=14)
+    first = st.lists(st.tuples(st.just("open"), readers), min_size=4, max_size=6, unique=True)
+    middle = st.lists(steps, min_size=6, max_size=14)
     return st.builds(lambda a, b, c: [*a, *b, c], first, middle, fault)
 
 
