@@ -2,7 +2,9 @@
 
 Such an end leaves the store unclosed, and the next start begins a new epoch: all clients lose their
 positions. Twisted's handlers of SIGTERM and SIGINT are replaced when the reactor runs: the second
-signal stopped a reactor that was stopping, and logged a traceback.
+signal stopped a reactor that was stopping, and logged a traceback. Python's handler of SIGINT is
+replaced before that: its KeyboardInterrupt is lost where Twisted catches every error of a plug-in
+or a Deferred, and the server would go on.
 """
 
 from __future__ import annotations
@@ -100,13 +102,15 @@ class SignalHandlers:
             self._take(number, _Answering(self._answer_soon))
         for number in ending():
             self._take(number, self._end_soon)
+        self._take(signal.SIGINT, self._end_soon)
         # The reactor runs in the daemon, after twistd's forks; until then it cannot be stopped.
         self._reactor.callWhenRunning(self._begin)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._leave)
 
     def _take(self, number: int, handler: Callable[[int, Any], None]) -> None:
         present = self._system.getsignal(number)
-        if present == signal.SIG_DFL or isinstance(present, Early):
+        replaced = (signal.SIG_DFL, signal.default_int_handler)
+        if present in replaced or isinstance(present, Early):
             # Some systems reserve some real-time signals.
             with suppress(OSError, ValueError):
                 self._system.signal(number, handler)

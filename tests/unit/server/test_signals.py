@@ -106,6 +106,12 @@ class TestSignalsOfTwisted:
             assert line.endswith(f"kill -KILL {os.getpid()}")
         assert server.reactor._exitSignal == first
 
+    def test_ctrl_c_during_the_start_ends_the_process_and_raises_nothing(self) -> None:
+        system = System(SIGINT=signal.default_int_handler)
+        server = Server(system, runs=False)
+        assert server.get(signal.SIGINT) == []
+        assert system.ended == signal.SIGINT
+
     def test_a_handler_of_the_application_stays(self) -> None:
         server = self.running("SIGINT")
         assert server.get(signal.SIGINT) == []
