@@ -203,9 +203,15 @@ class DeadlineChannel(http.HTTPChannel):
     def mark_open_ended(self) -> None:
         """Note that the present answer may take any time; a peer that has left is dropped."""
         self.is_open_ended = True
-        if self._is_half_closed:
-            # In a later turn: the answer is just being made.
+        if self._is_half_closed or self._bytes_behind > MAX_BEHIND:
+            # In a later turn: the answer is just being made. Behind so many bytes, which came while
+            # the application was asked, twisted.web does not read, and notices no end.
             self.site.reactor.callLater(0, self._drop_if_open_ended)
+
+    @property
+    def _bytes_behind(self) -> int:
+        """The bytes that wait behind the request that is being answered."""
+        return sum(map(len, self._dataBuffer))
 
     def _drop_if_open_ended(self) -> None:
         if self.is_open_ended:
@@ -329,7 +335,7 @@ class DeadlineChannel(http.HTTPChannel):
             if not self.persistent or self.transport is None:
                 # No further request is read; the end of the connection is noticed by reading.
                 return
-            if self.is_open_ended and sum(map(len, self._dataBuffer)) + len(data) > MAX_BEHIND:
+            if self.is_open_ended and self._bytes_behind + len(data) > MAX_BEHIND:
                 # Without reading, the server would not notice that the peer is gone.
                 self.abort()
                 return

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Server as TCPServer
 from twisted.internet.unix import Server as UnixServer
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
+from pushserver import PushServer
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.config.settings import Server as Section
@@ -349,6 +351,19 @@ class TestBytesBehindARequest:
         server = Server()
         line = server.connect()
         line.send(request("/channels/a?wait=60") + b"x" * (MAX_BEHIND + 1))
+        assert line.lost
+        assert server.is_empty()
+
+    @pytest.mark.parametrize("path", ["/channels/a?wait=60", "/events?channel=a"])
+    def test_are_bounded_while_the_application_finds_the_user(self, path: str) -> None:
+        app, user = PushServer(), Deferred[None]()
+        app.authenticate(lambda visitor: user)
+        server = Server(app=app)
+        line = server.connect()
+        line.send(request(path, accept="*/*, text/event-stream") + b"x" * (MAX_BEHIND + 1))
+        assert line.producerState == "paused", "the server does not notice that the peer is gone"
+        user.callback(None)
+        line.settle()
         assert line.lost
         assert server.is_empty()
 
