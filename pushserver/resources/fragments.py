@@ -91,7 +91,7 @@ class Fragments:
 
         Logs the errors of those with these names. No step may fail.
         """
-        self._templates = Templates(folder) if folder else None
+        self._templates = Templates(folder, monotonic=self._monotonic) if folder else None
         self._made.clear()
         self._bytes = 0
         self._failures.clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
 from traceback import extract_tb
 from types import MappingProxyType
@@ -19,6 +20,9 @@ from jinja2 import (
     nodes,
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from pushserver.resources.template_sizes import OF_FILTERS, OF_METHODS, Size, of_conversions
 
 MAX_TURNS = 20_000
 """The turns of all loops of one rendering, with its calls of macros, blocks and other templates.
@@ -28,6 +32,9 @@ MAX_TURNS = 20_000
 
 MAX_OUTPUT = 1_048_576
 """The characters of one rendering."""
+
+MAX_SECONDS = 0.5
+"""The time after which no other turn begins: each may search a long list."""
 
 MAX_NUMBER_BITS = 4_096
 """The size of a product or a power."""
@@ -65,6 +72,7 @@ class Templates:
 
     `behind`: the folder of those that it does not have, which are `pushserver/NAME` too.
     `globals_`: names that all templates know. `fresh`: read a file that has changed anew.
+    `monotonic`: the steady clock; the default stands still, so that no rendering takes too long.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class Templates:
         behind: str = "",
         globals_: Mapping[str, Any] = MappingProxyType({}),
         fresh: bool = False,
+        monotonic: Callable[[], float] = float,
     ):
         self.folder = folder
         self._folders = tuple(filter(None, (folder, behind)))
@@ -80,7 +89,7 @@ class Templates:
         if behind:
             own = PrefixLoader({PREFIX: FileSystemLoader(behind)})
             loader = ChoiceLoader([own, loader])
-        self._environment = _Environment(loader, fresh)
+        self._environment = _Environment(loader, fresh, monotonic)
         self._environment.globals.update(globals_)
 
     def check(self, name: str) -> None:
@@ -146,13 +155,19 @@ class Templates:
 class _Environment(ImmutableSandboxedEnvironment):
     """Counts the turns of loops, by statements that it adds to each template."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"%", "*", "**", "+"})
 
-    def __init__(self, loader: BaseLoader, fresh: bool):
+    concat = staticmethod(lambda parts: _joined(parts))
+
+    def __init__(self, loader: BaseLoader, fresh: bool, monotonic: Callable[[], float]):
         super().__init__(loader=loader, autoescape=True, undefined=Missing, auto_reload=fresh)
         self._left = 0
+        self._monotonic = monotonic
+        self._until = 0.0
         self.globals["range"] = _range
         del self.globals["lipsum"]
+        for name, size in OF_FILTERS.items():
+            self.filters[name] = _bounded(self.filters[name], size)
 
     @property
     def turn(self) -> None:
@@ -160,10 +175,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         self._left -= 1
         if self._left < 0:
             raise TooMuch(f"more than {MAX_TURNS} turns of loops and calls of macros")
+        if self._monotonic() > self._until:
+            raise TooMuch(f"more than {MAX_SECONDS} seconds")
 
     def run(self, name: str, values: Mapping[str, Any]) -> str:
         template = self.get_template(name)
         self._left = MAX_TURNS
+        self._until = self._monotonic() + MAX_SECONDS
         parts, size = [], 0
         for part in template.generate(values):
             size += len(part)
@@ -190,6 +208,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         for node in bodies:
             turn = nodes.EnvironmentAttribute("turn", lineno=node.lineno)
             node.body.insert(0, nodes.ExprStmt(turn, lineno=node.lineno))
+        source = _Concatenations().visit(source)
+        source.set_environment(self)
         return super()._generate(source, name, filename, defer_init)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -198,19 +218,40 @@ class _Environment(ImmutableSandboxedEnvironment):
             return obj[attribute]
         return super().getattr(obj, attribute)
 
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        # `format` is a function around the method.
+        method = getattr(__obj, "__wrapped__", __obj)
+        text, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+        if isinstance(text, str) and name in OF_METHODS:
+            args = tuple(list(one) if isinstance(one, Iterator) else one for one in args)
+            _check(OF_METHODS[name], text, *args, **kwargs)
+        return super().call(__context, __obj, *args, **kwargs)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if isinstance(left, int) and isinstance(right, int):
-            factor = right if operator == "**" else 1
-            bits = left.bit_length() * abs(factor)
-            if operator == "*":
-                bits += right.bit_length()
-            if bits > MAX_NUMBER_BITS:
-                raise TooMuch(f"a number of more than {MAX_NUMBER_BITS} bits")
-        for one, count in ((left, right), (right, left)):
-            repeats = isinstance(one, str | list | tuple) and isinstance(count, int)
-            if repeats and len(one) * count > MAX_OUTPUT:
-                raise TooMuch(f"a text or list repeated to more than {MAX_OUTPUT} items")
+        if operator == "%":
+            if isinstance(left, str):
+                _check(of_conversions, left, *(right if isinstance(right, tuple) else (right,)))
+        elif operator == "+":
+            if isinstance(left, str | list | tuple):
+                _check(_lengths, left, right)
+        else:
+            _check_product(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+
+def _check_product(operator: str, left: Any, right: Any) -> None:
+    """Check a product or a power."""
+    if isinstance(left, int) and isinstance(right, int):
+        factor = right if operator == "**" else 1
+        bits = left.bit_length() * abs(factor)
+        if operator == "*":
+            bits += right.bit_length()
+        if bits > MAX_NUMBER_BITS:
+            raise TooMuch(f"a number of more than {MAX_NUMBER_BITS} bits")
+    for one, count in ((left, right), (right, left)):
+        repeats = isinstance(one, str | list | tuple) and isinstance(count, int)
+        if repeats and len(one) * count > MAX_OUTPUT:
+            raise TooMuch(f"a text or list repeated to more than {MAX_OUTPUT} items")
 
 
 def _range(*bounds: int) -> range:
@@ -218,3 +259,49 @@ def _range(*bounds: int) -> range:
     if len(turns) > MAX_TURNS:
         raise TooMuch(f"a range of more than {MAX_TURNS} numbers")
     return turns
+
+
+class _Concatenations(NodeTransformer):
+    """Makes `a ~ b` a call of the filter `join`, which has a bound."""
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
+        items = nodes.List([self.visit(one) for one in node.nodes], lineno=node.lineno)
+        return nodes.Filter(items, "join", [], [], None, None, lineno=node.lineno)
+
+
+def _bounded(call: Callable[..., Any], size: Size) -> Callable[..., Any]:
+    """This filter, with a bound on what it makes."""
+    # Jinja gives such a filter its own context as the first argument.
+    first = 1 if hasattr(call, "jinja_pass_arg") else 0
+
+    @wraps(call)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        value = args[first]
+        if isinstance(value, Iterator):
+            args = (*args[:first], list(value), *args[first + 1 :])
+        _check(size, *args[first:], **kwargs)
+        return call(*args, **kwargs)
+
+    return checked
+
+
+def _check(size: Size, *args: Any, **kwargs: Any) -> None:
+    try:
+        made = size(*args, **kwargs)
+    except (TypeError, ValueError):
+        # The call has the better message.
+        return
+    if made > MAX_OUTPUT:
+        raise TooMuch(f"a text or list of more than {MAX_OUTPUT} items")
+
+
+def _lengths(left: Any, right: Any) -> int:
+    return len(left) + len(right)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """What a block or a macro has written, as one text."""
+    parts = list(parts)
+    if sum(map(len, parts)) > MAX_OUTPUT:
+        raise TooMuch(f"more than {MAX_OUTPUT} characters")
+    return "".join(parts)

@@ -38,6 +38,7 @@ from pushserver.errors import InvalidCursor, InvalidData, InvalidKey, InvalidNam
 from pushserver.protocols import centrifuge, engineio, socketio
 from pushserver.protocols.websocket_frames import whole_text
 from pushserver.redis.rows import NotOurs, entry_of
+from pushserver.resources.template_sizes import OF_METHODS, of_conversions
 from pushserver.sources.types.sse.parser import Parser
 from pushserver.sources.types.webhook.signatures import NotSigned, Stamped
 from pushserver.web.accept import coding, preferred
@@ -317,6 +318,13 @@ def value_rows() -> Iterator[Row]:
             made = text(repeated(piece, "", "!"))
             yield Row(f"{name} of {piece!a}", BODY, made, refusing(read, error))
     yield Row("cursor with a long number", HEAD, text(repeated("1", "a:")), _cursor)
+    for piece in "%({:0*.":
+        for kind, size in (("conversion", of_conversions), ("field", OF_METHODS["format"])):
+            yield Row(f"{kind} in a template {piece!r}", BODY, text(repeated(piece)), size)
+    for before, piece in (("%", "0"), ("%(", "a"), ("{:", ":"), ("{:", "0")):
+        for kind, size in (("conversion", of_conversions), ("field", OF_METHODS["format"])):
+            made = text(repeated(piece, before))
+            yield Row(f"{kind} in a template {before!r} {piece!r}", BODY, made, size)
     offers = ("application/json", "text/event-stream", "text/html")
 
     def accept(header: str) -> object:

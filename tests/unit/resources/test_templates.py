@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,83 @@ def test_a_template_without_an_end_is_ended(tmp_path: Path, name: str) -> None:
     (tmp_path / FILE).write_text(ENDLESS[name])
     with pytest.raises((TooMuch, RecursionError)):
         Templates(str(tmp_path)).render(FILE, {"text": "x" * 1000, "data": ""})
+
+
+TOO_LARGE = {
+    "a width": "{{ 'x'|center(n) }}",
+    "the width of a method": "{{ 'x'.ljust(n) }}",
+    "the width of markup": "{{ ('x'|safe).zfill(n) }}",
+    "tabs": "{{ '\t'.expandtabs(n) }}",
+    "lines": "{{ text|indent(n) }}",
+    "a row": "{{ [1]|batch(n, 0)|list }}",
+    "lists": "{{ [1]|slice(n)|list }}",
+    "ends of lines": "{{ text|wordwrap(1, wrapstring=text) }}",
+    "a text in a text": "{{ text|replace('', text) }}",
+    "a text in a text by a method": "{{ text.replace('x', text) }}",
+    "a text between items": "{{ range(2000)|join(text) }}",
+    "a text between items by a method": "{{ text.join(text) }}",
+    "a text between items of a loop": "{{ range(2000)|map('string')|join(text) }}",
+    "a sum": "{{ ([[1]] * 20000)|sum(start=[]) }}",
+    "a precision": "{{ 1|round(n, 'floor') }}",
+    "spaces": "{{ [1]|tojson(n) }}",
+    "a conversion": "{{ '%99999999d' % 1 }}",
+    "the width of a conversion": "{{ '%0*d' % (n, 1) }}",
+    "a precision of a conversion": "{{ '%.*f'|format(n, 1.0) }}",
+    "a field": "{{ '{:99999999}'.format(1) }}",
+    "the width of a field": "{{ '{:{w}}'.format(1, w=n) }}",
+    "a field by its name": "{{ '{a:{b}}'.format_map({'a': 1, 'b': n}) }}",
+    "a sum of texts": "{% set x = namespace(a=text) %}"
+    "{% for i in range(30) %}{% set x.a = x.a + x.a %}{% endfor %}",
+    "texts behind each other": "{% set x = namespace(a=text) %}"
+    "{% for i in range(30) %}{% set x.a = x.a ~ x.a %}{% endfor %}",
+    "what a block writes": "{% set x = namespace(a=text) %}"
+    "{% for i in range(30) %}{% set x.a %}{{ x.a }}{{ x.a }}{% endset %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_nothing_larger_than_the_output_is_made(tmp_path: Path, name: str) -> None:
+    (tmp_path / FILE).write_text(TOO_LARGE[name])
+    templates = Templates(str(tmp_path))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooMuch, match="more than 1048576"):
+            templates.render(FILE, {"text": "x" * 2000, "n": 40_000_000})
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("{{ 'x'|center(3) }}|{{ 'x'.rjust(2) }}", " x | x"),
+        ("{{ 'a\nb'|indent(1) }}|{{ 'a\nb'|indent('>') }}", "a\n b|a\n&gt;b"),
+        (
+            "{{ [1, 2, 3]|batch(2, 0)|list }}{{ [1, 2]|slice(2)|list }}",
+            "[[1, 2], [3, 0]][[1], [2]]",
+        ),
+        ("{{ 'a b'|wordwrap(1) }}|{{ 'aa'|replace('a', '<') }}", "a\nb|&lt;&lt;"),
+        ("{{ [1, 2]|join(', ') }}{{ [[1], [2]]|sum(start=[]) }}", "1, 2[1, 2]"),
+        ("{{ 'a'|map('upper')|join }}{{ [{'a': 1}]|join(attribute='a') }}", "A1"),
+        ("{{ 1.26|round(1) }}{{ [1]|tojson(1) }}", "1.3[\n 1\n]"),
+        ("{{ '%05.1f%%' % n }}{{ '%s'|format(n) }}", "40000000.0%40000000"),
+        ("{{ '{:,}|{}'.format(n, n) }}{{ '%(a)3d' % {'a': 1} }}", "40,000,000|40000000  1"),
+        ("{{ 'a' ~ 1 ~ '<' }}{{ '<'|safe ~ '<' }}", "a1&lt;<&lt;"),
+        ("{{ 1 + 2 }}{{ 7 % 4 }}{{ 'a' + 'b' }}{{ [1] + [2] }}", "33ab[1, 2]"),
+    ],
+)
+def test_what_is_no_larger_is_made(tmp_path: Path, text: str, made: str) -> None:
+    assert render(tmp_path, text, n=40_000_000) == made
+
+
+def test_no_turn_begins_after_the_time_of_a_rendering(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("{% for i in range(9) %}{{ i }}{% endfor %}")
+    now = iter(range(100))
+    templates = Templates(str(tmp_path), monotonic=lambda: next(now) / 10)
+    with pytest.raises(TooMuch, match=r"more than 0\.5 seconds"):
+        templates.render(FILE, {})
+    assert next(now) < 10
 
 
 def test_each_rendering_has_all_turns(tmp_path: Path) -> None:
