@@ -19,7 +19,7 @@ def add_store_commands(commands: Any) -> None:
 
     command = _add(actions, "backup", "copy the store, also while the server runs", backup)
     command.add_argument("file", help="the copy")
-    command.add_argument("--force", action="store_true", help="replace a file that exists")
+    command.add_argument("--force", action="store_true", help="replace an earlier copy")
 
     command = _add(actions, "restore", "put a copy in the place of the store", restore)
     command.add_argument("file", help="the copy")
@@ -30,7 +30,7 @@ def add_store_commands(commands: Any) -> None:
 
     command = _add(actions, "export", "write the store as lines of JSON", export)
     command.add_argument("file", help="the new file; - is standard output")
-    command.add_argument("--force", action="store_true", help="replace a file that exists")
+    command.add_argument("--force", action="store_true", help="replace an earlier export")
 
     command = _add(actions, "import", "put a store of exported lines in its place", import_)
     command.add_argument("file", help="the exported file; - is standard input")
@@ -139,7 +139,7 @@ def check(options: Any, out: TextIO) -> None:
 def export(options: Any, out: TextIO) -> None:
     """Write the lines of the store; raises StoreError."""
     from pushserver.store.exporting import export as lines
-    from pushserver.store.files import check_target, new_file
+    from pushserver.store.files import EXPORT, check_target, new_file
 
     path = _path(options)
     if options.file == "-":
@@ -152,7 +152,7 @@ def export(options: Any, out: TextIO) -> None:
                 binary.write(line + b"\n")
         out.flush()
         return
-    check_target(options.file, path, options.force)
+    check_target(options.file, path, options.force, EXPORT)
     with new_file(options.file) as new, open(new, "wb") as file:
         for line in lines(path):
             file.write(line + b"\n")

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 from collections.abc import Callable
 
-from pushserver.store.files import StoreError, check_target, new_file, sync, unstoppable
+from pushserver.store.files import COPY, StoreError, check_target, new_file, sync, unstoppable
 from pushserver.store.locks import lock, unlock
 from pushserver.store.reading import snapshot, stopped
 from pushserver.store.schema import meta, set_meta
@@ -30,9 +30,9 @@ def quiet(done: int, pages: int) -> None:
 def backup(store: str, target: str, force: bool = False, progress: Progress = quiet) -> int:
     """Copy the store as it is now, also while a server writes; return the bytes of the copy.
 
-    Raises StoreError, and then there is no copy. `force` replaces a target that exists.
+    Raises StoreError, and then there is no copy. `force` replaces an earlier copy.
     """
-    check_target(target, store, force)
+    check_target(target, store, force, COPY)
     with snapshot(store) as source, new_file(target) as copy:
         write_copy(source, copy, progress)
         return os.stat(copy).st_size

@@ -59,8 +59,16 @@ def unstoppable() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def check_target(path: str, store: str, force: bool) -> None:
-    """Raise StoreError unless this file may be written: not the store, nor one that exists."""
+COPY = b"SQLite format 3\0"
+EXPORT = b'{"kind":"pushserver-store",'
+
+
+def check_target(path: str, store: str, force: bool, beginning: bytes) -> None:
+    """Raise StoreError unless this file may be written: not the store, nor one that exists.
+
+    `force` permits a file with this beginning, COPY or EXPORT, and an empty one. So no confusion of
+    paths replaces a configuration or another file.
+    """
     if os.path.isdir(path):
         raise StoreError(f"{path} is a folder: expected the path of a file")
     real = os.path.realpath(store)
@@ -70,6 +78,9 @@ def check_target(path: str, store: str, force: bool) -> None:
         raise StoreError(f"{path} is not a regular file")
     if os.path.exists(path) and not force:
         raise StoreError(f"{path} exists: name another file, or replace it with --force")
+    if os.path.exists(path) and not _begins(path, beginning):
+        kind = "a copy of a store" if beginning == COPY else "an export of a store"
+        raise StoreError(f"{path} is not {kind}, and stays: name another file")
 
 
 def sync(path: str) -> None:
@@ -79,6 +90,15 @@ def sync(path: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _begins(path: str, beginning: bytes) -> bool:
+    """Whether a file begins with these bytes, or is empty; False if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(beginning)) in (b"", beginning)
+    except OSError:
+        return False
 
 
 def _same(path: str, other: str) -> bool:

@@ -266,6 +266,7 @@ def test_commands_exchange_a_store_by_a_file(path: Path, other: Path, capsys: Ca
     assert file.stat().st_mode & 0o777 == 0o600
     assert main(["store", "export", str(file), "--store", str(path)]) == 1
     assert "exists: name another file" in capsys.readouterr().err
+    assert main(["store", "export", str(file), "--store", str(path), "--force"]) == 0
     assert main(["store", "export", str(path), "--store", str(path), "--force"]) == 1
     assert main(["store", "import", str(file), "--store", str(path)]) == 0
     assert f"the store before: {path}.before-restore" in capsys.readouterr().out

@@ -362,14 +362,36 @@ def test_backup_onto_the_store_is_refused_also_by_force(path: Path, name: str) -
     assert check(str(path)).publications == 3
 
 
-def test_backup_replaces_a_file_only_by_force(path: Path, copy: Path) -> None:
-    published(path).stop()
-    copy.write_text("precious")
+def test_backup_replaces_a_copy_only_by_force(path: Path, copy: Path) -> None:
+    run = published(path, last=1)
+    backup(str(path), str(copy))
+    run.publish(2)
+    run.stop()
     with pytest.raises(StoreError, match="exists: name another file, or replace it with --force"):
         backup(str(path), str(copy))
-    assert copy.read_text() == "precious"
+    assert check(str(copy)).publications == 1
     backup(str(path), str(copy), force=True)
-    assert check(str(copy)).publications == 3
+    assert check(str(copy)).publications == 2
+    copy.write_bytes(b"")
+    backup(str(path), str(copy), force=True)
+    assert check(str(copy)).publications == 2
+
+
+def test_no_force_replaces_another_file(path: Path, copy: Path, capsys: Capture) -> None:
+    published(path).stop()
+    backup(str(path), str(copy))
+    precious = path.with_name("pushserver.toml")
+    precious.write_text('[auth]\napi_keys = ["precious"]\n')
+    before = precious.read_bytes(), copy.read_bytes()
+    for command, target, kind in [
+        ("backup", precious, "a copy of a store"),
+        ("export", precious, "an export of a store"),
+        ("export", copy, "an export of a store"),
+    ]:
+        assert main(["store", command, str(target), "--store", str(path), "--force"]) == 1
+        error = capsys.readouterr().err
+        assert error == f"pushserver: {target} is not {kind}, and stays: name another file\n"
+    assert before == (precious.read_bytes(), copy.read_bytes())
 
 
 def test_backup_needs_the_path_of_a_file(path: Path) -> None:
