@@ -15,7 +15,8 @@ def read_again(path: str, load: Callable[[], Config]) -> Config:
     Raises StartFailed for a pipe, for an empty file, and for one that changes meanwhile: a part of
     a file may be valid, and lack the rules and the keys.
     """
-    if path and os.path.exists(path) and not os.path.isfile(path):
+    readable_again = os.path.isfile(path) or os.path.isdir(path)  # `load` refuses a folder
+    if path and os.path.exists(path) and not readable_again:
         raise StartFailed(f"{path}: a pipe cannot be read again, expected a regular file")
     before = _state(path)
     config = load()

@@ -154,6 +154,17 @@ def test_pipe_is_read_at_the_start_alone(tmp_path: Path) -> None:
     os.close(reader)
 
 
+def test_folder_in_the_place_of_the_file_is_named_at_a_reload(tmp_path: Path) -> None:
+    path = tmp_path / "push.toml"
+    path.write_text('[server]\nfront_channel = "a"\n')
+    load = make(parsed("--config", str(path)), {}, memory_reactor()).live.load
+    assert load is not None
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StartFailed, match=r"push\.toml: Is a directory"):
+        load()
+
+
 @pytest.mark.parametrize("rest", ["", "[limits]\n", "[limits]\nchannels = 7\n"])
 def test_file_that_is_being_written_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str
