@@ -35,6 +35,7 @@ TEMPORARY = (502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_CHARACTERS = 300
 _NO_USER = "the URL has a name before an @: give an API key in place of that"
+_EXPECTED = "expected a URL such as http://localhost:8080"
 
 
 class ServerRequest(Request):
@@ -69,13 +70,15 @@ def make_request(
         has_port = urlsplit(request.full_url).port != 0
     except ValueError as error:
         # The error may contain a part of a password.
-        raise ValueError(_NO_USER if "@" in url else f"{printable(url)}: {error}") from None
+        raise ValueError(
+            _NO_USER if "@" in url else f"{printable(url)}: {error}, {_EXPECTED}"
+        ) from None
     usable = request.type in ("http", "https") and request.host and has_port
     usable = usable and " " not in url and url.isprintable()
     if "@" in (request.host if usable else url):
         raise ValueError(_NO_USER)
     if not usable:
-        raise ValueError(f"{printable(url)}: expected a URL such as http://localhost:8080")
+        raise ValueError(f"{printable(url)}: {_EXPECTED}")
     return request
 
 

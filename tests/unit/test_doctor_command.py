@@ -89,6 +89,7 @@ def test_an_answer_that_has_no_findings_is_survived(answer: dict[str, Any], coun
     ("arguments", "words"),
     [
         (["ftp://push.example"], "expected a URL such as"),
+        (["push"], "push: unknown url type: 'push', expected a URL such as http://localhost:8080"),
         (["http://user:secret@push.example"], "the URL has a name before an @"),
         (["http://push.example:x"], "http://push.example:x"),
         ([URL, "--key", "a\nb"], "the API key cannot be sent"),
