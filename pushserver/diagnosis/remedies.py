@@ -25,7 +25,10 @@ _PROXY_HEADER = """\
 # haproxy.cfg, at the server of the backend:
 send-proxy-v2"""
 _WITHOUT_HEADER = "[server]\nproxy_protocol = false"
-_NEW_KEY = "pushserver key new --name NAME --may publish  # its users send the key as X-API-Key"
+_NEW_KEY = (
+    "pushserver key new --name NAME --may publish  # or read, or admin, as the request needs;"
+    " its users send the key as X-API-Key"
+)
 
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _WORD = re.compile(r"[a-z_]+(?:\.[a-z_]+)?")
