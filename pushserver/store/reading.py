@@ -14,6 +14,7 @@ from pushserver.store.schema import FORMAT, WrongFormat, read_format
 from pushserver.store.wal import belongs, log_path
 
 _NO_FILE = "there is no store here: expected the path of [store] in the configuration"
+_OTHER_USER = ": run the command as the user of the server, or as root"
 
 
 @contextlib.contextmanager
@@ -24,6 +25,8 @@ def snapshot(path: str, is_stopped: bool = False) -> Iterator[sqlite3.Connection
     it grows. Without a server, one that starts waits for the end. `is_stopped`: in a block of
     `stopped`.
     """
+    if _is_forbidden(path):
+        raise StoreError(f"cannot read {path}: Permission denied{_OTHER_USER}")
     if not os.path.isfile(path):
         raise StoreError(
             f"{path}: {'a folder; expected a file' if os.path.isdir(path) else _NO_FILE}"
@@ -88,6 +91,18 @@ def _connect(path: str, is_stopped: bool) -> sqlite3.Connection:
     closed = is_stopped and not any(os.path.exists(real + end) for end in ("-wal", "-journal"))
     uri = f"file:{quote(os.fsencode(real))}?mode=ro{'&immutable=1' if closed else ''}"
     return sqlite3.connect(uri, uri=True, timeout=locks.LOCK_SECONDS, isolation_level=None)
+
+
+def _is_forbidden(path: str) -> bool:
+    """Whether this user may not read the file, or not enter its folder."""
+    # To open the file and close it would take SQLite's locks from this process.
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return not os.access(path, os.R_OK, effective_ids=True)
 
 
 def _is_free(path: str) -> bool:

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -272,7 +273,7 @@ def test_commands_without_permission_say_so(path: Path) -> None:
     path.parent.chmod(0o755)
     with as_nobody():
         for command in (check, compact):
-            with pytest.raises(StoreError, match=r"cannot read .*: unable to open|permission"):
+            with pytest.raises(StoreError, match=r"cannot read .*: Permission denied: run the"):
                 command(str(path))
         path_of_copy = str(path.with_name("copy.db"))
         with pytest.raises(StoreError, match="cannot read"):
@@ -375,6 +376,23 @@ def test_backup_replaces_a_copy_only_by_force(path: Path, copy: Path) -> None:
     copy.write_bytes(b"")
     backup(str(path), str(copy), force=True)
     assert check(str(copy)).publications == 2
+
+
+@pytest.mark.parametrize("closed", ["store", "folder"])
+def test_command_of_a_user_without_rights_names_the_right_user(closed: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder, "s.db")
+        published(path).stop()
+        (path if closed == "store" else path.parent).chmod(0)
+        try:
+            with (
+                as_nobody(),
+                pytest.raises(StoreError, match="Permission denied: run the command as the user"),
+            ):
+                check(str(path))
+        finally:
+            Path(folder).chmod(0o755)
 
 
 def test_no_force_replaces_another_file(path: Path, copy: Path, capsys: Capture) -> None:
