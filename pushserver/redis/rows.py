@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from reprlib import Repr
 from typing import Any
 
 import msgspec
@@ -209,7 +209,17 @@ def _number(text: bytes) -> int:
     return int(text)
 
 
-def _not_ours(place: str, entry: Sequence[Any], error: Exception) -> NotOurs:
-    return NotOurs(
-        f"{place} in Redis has {entry!r:.200}, which no pushserver wrote: {error!s:.200}"
-    )
+class _Outline(Repr):
+    """An entry without the data of publications, which may be long, and are not for the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlist = 16
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value) if len(value) <= 16 else f"<{len(value)} bytes>"
+
+
+def _not_ours(place: str, entry: Any, error: Exception) -> NotOurs:
+    found = _Outline().repr(entry)
+    return NotOurs(f"{place} in Redis has {found:.200}, which no pushserver wrote: {error!s:.200}")

@@ -135,6 +135,17 @@ def test_an_entry_of_another_program_is_refused(foreign: Any) -> None:
     assert len(str(no.value)) < 600
 
 
+def test_the_error_has_no_data_of_the_entry() -> None:
+    blob = encode(Draft("secret", b'"' + b"correct-horse" * 100_000 + b'"'))
+    foreign = [b"7-1", [b"c", b"news", b"d", blob]]
+    with pytest.raises(NotOurs) as no:
+        entry_of("e", foreign)
+    assert f"[b'7-1', [b'c', b'news', b'd', <{len(blob)} bytes>]]" in str(no.value)
+    with pytest.raises(NotOurs) as no:
+        image([5, 12, "t", blob])
+    assert f"<{len(blob)} bytes>" in str(no.value)
+
+
 def image(*rows: Any, floor: int = 4, top: int = 5, generation: int = 3) -> Image:
     return image_of("e", 2_500, "a", [generation, top, floor, 9, 1, list(rows)])
 
