@@ -26,6 +26,8 @@ BEFORE_UPGRADE = ".before-upgrade"
 """The end of the name of a copy, with the format that it has."""
 _LOG_BYTES = 16 << 20
 """The log is cut to this size when it begins again; a backup or a large commit lets it grow."""
+_LITTLE = 1 << 20
+"""With less room on its disk SQLite may have none for the file that processes share (-shm)."""
 _LOCKED = " (another server or command has it open)"
 
 
@@ -166,6 +168,11 @@ def _upgrade(database: sqlite3.Connection, path: str, mode: int) -> str:
     return copy
 
 
+def _free_bytes(folder: str) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
 def _hint(path: str, error: Exception) -> str:
     """A likely reason, as SQLite's error names none; empty if there is no guess."""
     if "locked" in str(error):
@@ -175,6 +182,10 @@ def _hint(path: str, error: Exception) -> str:
     if "not a database" in str(error):
         return ": set another path in [store], or move the file away to start with an empty history"
     folder = os.path.dirname(os.path.abspath(path))
+    if "I/O error" in str(error) or "full" in str(error):
+        free = _free_bytes(folder)
+        if free < _LITTLE:
+            return f" (the disk has {free:,} bytes free)"
     if all(os.access(name, os.W_OK, effective_ids=True) for name in (path, folder)):
         return ""
     return " (permission: the file and its folder must be writable)"

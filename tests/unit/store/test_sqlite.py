@@ -20,7 +20,7 @@ from pushserver.channels.history import History
 from pushserver.channels.idempotency import REMEMBERED_SECONDS, KeyEntry, Keys
 from pushserver.channels.position import Cursor, Position, Start
 from pushserver.channels.publication import ClientInfo, Publication, Receipt
-from pushserver.store import locks
+from pushserver.store import locks, opening
 from pushserver.store.batch import Batch, ChannelState, state
 from pushserver.store.opening import StoreError
 from pushserver.store.schema import FORMAT
@@ -575,6 +575,19 @@ class TestUnusableFile:
                     SqliteFile(str(path), "batched")
             finally:
                 Path(folder).chmod(0o755)
+
+    @pytest.mark.parametrize(
+        ("free", "hint"), [(8_192, r" \(the disk has 8,192 bytes free\)"), (1 << 30, "$")]
+    )
+    def test_on_a_full_disk(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, free: int, hint: str
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(opening, "_prepare", fail)
+        monkeypatch.setattr(opening, "_free_bytes", lambda _: free)
+        self.is_refused(path, rf"cannot use .*s\.db: disk I/O error{hint}")
 
     def test_in_a_read_only_folder(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
