@@ -106,7 +106,7 @@ class ChannelsResource(ContainerResource):
         if request.postpath == [b"permissions"] and name:
             return PermissionsResource(context.node, context.gate, name)
         if request.postpath:
-            return NotFound("expected /channels/NAME")
+            return NotFound("/channels/NAME")
         return ChannelResource(context, name) if name else ChannelListResource(context)
 
 

@@ -131,13 +131,15 @@ class RootResource(ContainerResource):
 
     def getChild(self, path: bytes, request: Request) -> Any:
         pages = self._pages
-        page = NotFound() if pages is None else pages.getChild(path, request)
-        if pages is None or page is pages.childNotFound:
-            if self._application is not None:
-                return self._application
-            if path == ICON:
-                return self._icon
-        return page
+        page = None if pages is None else pages.getChild(path, request)
+        if pages is not None and page is not pages.childNotFound:
+            return page
+        if self._application is not None:
+            return self._application
+        if path == ICON:
+            return self._icon
+        plural = path + b"s"
+        return NotFound(f"/{plural.decode()}" if plural in self.children else "")
 
 
 class WorkerRootResource(ContainerResource):

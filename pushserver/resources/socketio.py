@@ -30,6 +30,7 @@ from pushserver.web.resource import (
     WebSocket,
     answer_json,
     is_upgrade,
+    not_found,
 )
 
 UNKNOWN_TRANSPORT = (0, "Transport unknown")
@@ -131,7 +132,7 @@ class SocketIOResource(LeafResource):
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
         if any(request.postpath or ()):
-            raise Refusal(404, "there is nothing at this URL")
+            raise not_found(request)
         check_origin(request, self.context.trust)
         if _problem(request) is not None or _parameter(request, b"transport") != b"websocket":
             # On the short path; the long one has answered it.

@@ -46,7 +46,7 @@ def read_body(
         raise Refusal(415, f"content-type {media[:80]} is not understood, expected JSON or text")
     try:
         return from_json(body)
-    except NotJSON:
+    except NotJSON as error:
         if media == "application/json" or media.endswith("+json"):
-            raise
+            raise NotJSON(f"the body is not JSON: {error}") from None
         return from_text(utf8(body))

@@ -15,7 +15,7 @@ from twisted.web.http import RESPONSES
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from pushserver.errors import InvalidToken, PushServerError, Refused, TooMany, WrongKey
+from pushserver.errors import InvalidToken, PushServerError, Refused, TooMany, WrongKey, escaped
 from pushserver.protocols.formats import Format
 from pushserver.web.accept import preferred
 from pushserver.web.first_bytes import Head
@@ -70,11 +70,9 @@ class LeafResource(Resource):
             if _allow_origin(request) and name == "options":
                 return self._preflight(request)
             if method is None:
-                raise Refusal(
-                    405,
-                    f"{verb[:20]} is not a method of this URL",
-                    {"allow": self._allow()},
-                )
+                allowed = self._allow()
+                problem = f"{verb[:20]} is not a method of this URL, expected {allowed}"
+                raise Refusal(405, problem, {"allow": allowed})
             answer = method(request)
         except Exception as error:
             answer = self._answer_error(request, error)
@@ -176,11 +174,21 @@ class Refusing(LeafResource):
         return _without_body(request, body) if request.method == b"HEAD" else body
 
 
-class NotFound(Refusing):
-    """Answers 404 to every request."""
+class NotFound(LeafResource):
+    """Answers 404 to every request, with its path and `expected`."""
 
-    def __init__(self, message: str = "there is nothing at this URL"):
-        super().__init__(Refusal(404, message))
+    def __init__(self, expected: str = ""):
+        super().__init__()
+        self._expected = expected
+
+    def render(self, request: Request) -> bytes | int:
+        return Refusing(not_found(request, self._expected)).render(request)
+
+
+def not_found(request: Any, expected: str = "") -> Refusal:
+    """The refusal of a URL at which nothing is; `expected` is one that was perhaps meant."""
+    path = escaped(request.path.decode("latin-1")[:_PATH_CHARACTERS])
+    return Refusal(404, f"there is nothing at {path}{expected and f', expected {expected}'}")
 
 
 class ContainerResource(Resource):
@@ -198,6 +206,8 @@ class ContainerResource(Resource):
         return NotFound().render(request)
 
 
+_PATH_CHARACTERS = 100
+"""Of a path in a message."""
 _INTERNAL = Refusal(500, "internal server error")
 TOO_MANY = Refusal(
     429,

@@ -115,7 +115,8 @@ def test_an_invalid_name_is_400_with_the_rule(path: str, accept: str) -> None:
 
 @pytest.mark.parametrize("path", ["/channels/a/b", "/channels//", "/channels/a/"])
 def test_a_path_below_a_channel_is_404(path: str) -> None:
-    assert Server().get(path).error == (404, "expected /channels/NAME")
+    status, message = Server().get(path).error
+    assert (status, message) == (404, f"there is nothing at {path}, expected /channels/NAME")
 
 
 def test_an_unknown_accept_is_406() -> None:
@@ -332,3 +333,18 @@ def test_over_tls_the_origin_must_be_https() -> None:
         line = server.connect(secure=True)
         line.send(request("/channels/a", accept=SSE, origin=origin))
         assert parse(line.take()).status == status
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/chanels", "there is nothing at /chanels"),
+        ("/chanels/a?token=secret", "there is nothing at /chanels/a"),
+        ("/channel/a", "there is nothing at /channel/a, expected /channels"),
+        ("/event?channel=a", "there is nothing at /event, expected /events"),
+        (f"/{'x' * 200}", f"there is nothing at /{'x' * 99}"),
+        ("/a\x9b%1b", "there is nothing at /a\\xc2\\x9b%1b"),
+    ],
+)
+def test_404_names_the_path_and_the_plural_that_was_perhaps_meant(path: str, problem: str) -> None:
+    assert Server().get(path).error == (404, problem)

@@ -136,7 +136,7 @@ def test_an_error_in_the_page_of_errors_leaves_the_servers_own(
         (templates / name).write_text("{{ nothing }}")
     answer = get_page(make_server(templates), "/nothing")
     assert answer.status == 404
-    assert b"there is nothing at this URL" in answer.body
+    assert b"there is nothing at /nothing" in answer.body
     assert "the page error.html failed: error.html, line 1" in trouble.take()[0]
 
 

@@ -74,7 +74,7 @@ class TestTheBody:
     @pytest.mark.parametrize(
         ("media", "body", "problem"),
         [
-            ("application/json", b"hello", "Expecting value"),
+            ("application/json", b"hello", "the body is not JSON: Expecting value at character 0"),
             ("application/json", b'{"a":1', "at character"),
             ("application/json", b"1 2", "Extra data"),
             ("application/json", b'"\xff"', "invalid UTF-8 at byte 1"),

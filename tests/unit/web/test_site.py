@@ -394,7 +394,7 @@ def test_refusal_for_a_browser_is_a_page() -> None:
     answer = Server().get("/nothing", accept=BROWSER)
     assert answer.status == 404
     assert answer["content-type"] == "text/html; charset=utf-8"
-    assert b"there is nothing at this URL" in answer.body
+    assert b"there is nothing at /nothing" in answer.body
 
 
 def test_tls_offers_http_1_1_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,14 +149,19 @@ def _challenge(value: object) -> str:
 
 def _form_value(form: str) -> object:
     field = _payload(form)
-    return form if field is None else _json(field)
+    if field is None:
+        return form
+    try:
+        return _json(field)
+    except NotJSON as error:
+        raise NotJSON(f"the field payload is not JSON: {error}") from None
 
 
 def _json(text: bytes) -> object:
     try:
         return jsontext.decode(text)
-    except NotJSON as error:
-        raise NotJSON(f"the body is not JSON: {error}") from None
+    except NotJSON:
+        raise
     except InvalidData as error:
         raise InvalidData(f"the body cannot be published: {error}") from None
 
