@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import ssl
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +69,9 @@ _SECTIONS: dict[str, type] = {
     "log": Log,
     "defaults": ChannelOptions,
 }
+_AT_LINE = re.compile(r"\(at line ([0-9]+),")
+_TABLE_OR_KEY = re.compile(r"\s*(\[{1,2}[A-Za-z][^\"'=,]*\]|[A-Za-z0-9_.-]+(?=\s*=\s*[^=\s]))")
+"""In a line of TOML; the end of a text in Base64 is no key."""
 _COMMON = [f.name for f in dataclasses.fields(Source) if f.name != "options"]
 
 
@@ -88,7 +92,7 @@ def load(
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfig(f"{file}: {error}") from None
+        raise InvalidConfig(f"{file}: {error}{_line_of(error, text)}") from None
     origins: dict[str, str] = {}
     top = Location(file, "", origins)
     check_known(content, [*_SECTIONS, *_NAMED, variables.SOURCES], top)
@@ -116,6 +120,14 @@ def load(
         origins["broker.url"] = "--broker"
     _check(config, top)
     return config
+
+
+def _line_of(error: tomllib.TOMLDecodeError, text: str) -> str:
+    """The key or the table in the line of an error; never a value, which may be a secret."""
+    found = _AT_LINE.search(str(error))
+    line = text.split("\n")[int(found[1]) - 1] if found else ""
+    name = _TABLE_OR_KEY.match(line[:200])
+    return f": {name[1]}" if name else ""
 
 
 def _named(content: object, section: str, location: Location) -> dict[str, Any]:

@@ -307,7 +307,9 @@ class TestError:
             ),
             ("[server", ["Expected ']'"]),
             ("a = 1\nb = \n", ["line 2"]),
-            ("[server]\nlisten = []\nlisten = []", ["Cannot overwrite"]),
+            ("[server]\nlisten = []\nlisten = []\n", ["Cannot overwrite", "line 3, ", ": listen"]),
+            ("[channels.my numbers]", ["line 1, ", ": [channels.my numbers]"]),
+            ("\n[auth]\napi_keys = [secret]", ["line 3, ", ": api_keys"]),
         ],
     )
     def test_in_the_file_names_file_key_and_expectation(self, text: str, parts: list[str]) -> None:
@@ -316,6 +318,13 @@ class TestError:
         for part in parts:
             assert part in message, message
         assert "\n" not in message
+
+    @pytest.mark.parametrize(
+        "text",
+        ["[auth]\napi_keys = [secret, 'b']", 'a = """\nsecret==\n""" x', "a = [\n'secret=1' x"],
+    )
+    def test_in_the_syntax_never_shows_a_value(self, text: str) -> None:
+        assert "secret" not in problem(text)
 
     @pytest.mark.parametrize(
         ("variable", "value", "parts"),
