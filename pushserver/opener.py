@@ -32,10 +32,11 @@ MAX_BYTES = 65_536
 TEMPORARY = (502, 503, 504)
 """The statuses of a server that stops, and of a proxy whose server does not answer."""
 
+_EXAMPLE = "http://localhost:8080"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_CHARACTERS = 300
 _NO_USER = "the URL has a name before an @: give an API key in place of that"
-_EXPECTED = "expected a URL such as http://localhost:8080"
+_EXPECTED = f"expected a URL such as {_EXAMPLE}"
 
 
 class ServerRequest(Request):
@@ -120,8 +121,13 @@ def refusal(request: ServerRequest, error: HTTPError, seconds: float) -> str:
             message = json.loads(read_body(error.fp, seconds))["error"]["message"]
         except Exception:
             # The body is of no use, so the message is the status alone.
-            return f"{error.code} {printable(str(error.reason))}".rstrip()
-        return f"{error.code}: {printable(str(message))}"
+            text = f"{error.code} {printable(str(error.reason))}".rstrip()
+        else:
+            text = f"{error.code}: {printable(str(message))}"
+        if error.code != 404:
+            return text
+        url = request.full_url.partition("?")[0]
+        return f"{text} (of {printable(url)}; give the URL of the server alone, as {_EXAMPLE})"
 
 
 def reason_of(error: BaseException) -> str:

@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from http.client import HTTPException
-from typing import Any
+from math import inf
+from typing import Any, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
 
@@ -32,6 +33,8 @@ KEY = re.compile(r"[ -~]{1,128}")
 KEY_RULE = "1 to 128 printable ASCII characters"
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """The pause before another attempt doubles."""
+MAX_TIMEOUT_SECONDS = 1e9
+"""Sockets refuse a timeout that is much longer."""
 
 
 def publish(
@@ -65,6 +68,8 @@ def publish(
         if api_key is not None:
             raise PublishError(f"invalid idempotency key {key[:140]!r}: expected {KEY_RULE}")
         api_key, key = _old_key(key), None
+    _check_seconds("timeout", timeout, 1e-3, MAX_TIMEOUT_SECONDS)
+    _check_seconds("retry_seconds", retry_seconds, 0, inf)
     make = partial(_request, url, channel, data, event, tags, key or secrets.token_hex(16))
     request = make(api_key)
     until, pause = time.monotonic() + retry_seconds, FIRST_PAUSE_SECONDS
@@ -89,6 +94,13 @@ async def apublish(url: str, channel: str, data: object, **options: Any) -> dict
     from pushserver.usercode.in_thread import in_thread
 
     return await in_thread(partial(publish, url, channel, data, **options))
+
+
+def _check_seconds(name: str, seconds: object, least: float, most: float) -> None:
+    is_number = isinstance(seconds, float | int) and not isinstance(seconds, bool)
+    if not is_number or not least <= cast(float, seconds) <= most:
+        problem = f"{name} is {reprlib.repr(seconds)}, expected a number of seconds"
+        raise PublishError(f"{problem} from {least:g} to {most:g}")
 
 
 def _old_key(key: str) -> str:
@@ -159,6 +171,8 @@ def _send(request: ServerRequest, timeout: float) -> dict[str, object]:
     except (URLError, OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         hint = "; is it running?" if isinstance(reason, ConnectionRefusedError) else ""
+        if getattr(reason, "reason", "") == "WRONG_VERSION_NUMBER":
+            hint = "; it has no TLS there: expected http://"
         raise _TryAgain(f"{request.place}: {reason_of(error)}{hint}") from None
     except ValueError as error:
         raise PublishError(f"{request.place}: {printable(str(error))}") from None

@@ -222,7 +222,8 @@ def test_an_unreachable_server_is_named_in_the_error(pauses: Pauses) -> None:
             "401: the API key is not one",
         ),
         (*refused(400, "invalid channel name"), "400: invalid channel name"),
-        (404, b"<html>", "404 Not Found"),
+        (404, b"<html>", "404 Not Found (of http://127.0.0.1:"),
+        (*refused(404, "nothing"), "/channels/a; give the URL of the server alone, as http://"),
         (500, b'{"error": 5}', "500 Internal Server Error"),
         (500, b"[]", "500 Internal Server Error"),
         (500, b"[" * 60_000, "500 Internal Server Error"),
@@ -238,6 +239,19 @@ def test_a_refusal_is_raised_at_once(
         publish(listener.url, "a", 1)
     assert message in str(caught.value)
     assert pauses == []
+
+
+@pytest.mark.parametrize("name", ["timeout", "retry_seconds"])
+@pytest.mark.parametrize("seconds", ["5", None, True, -1, float("nan"), "x" * 1_000])
+def test_a_time_that_is_no_number_of_seconds_is_refused(name: str, seconds: Any) -> None:
+    with pytest.raises(PublishError, match=rf"^{name} is .*, expected a number of seconds from"):
+        publish("http://127.0.0.1:1", "a", 1, **{name: seconds})
+
+
+@pytest.mark.parametrize("seconds", [0, 1e12, float("inf")])
+def test_a_timeout_that_no_socket_has_is_refused(seconds: float) -> None:
+    with pytest.raises(PublishError, match=rf"^timeout is {re.escape(repr(seconds))}, expected"):
+        publish("http://127.0.0.1:1", "a", 1, timeout=seconds)
 
 
 class Loop:
