@@ -66,6 +66,9 @@ TOO_LONG = (
 )
 """The answer to a line of a head that is too long (RFC 6585, 5)."""
 
+_TLS = b"\x16\x03"
+"""The beginning of a handshake of TLS, which no request has."""
+
 LENGTH_DIGITS = 18
 """The longest Content-Length; Python refuses to read a number of more than 4,300 digits."""
 
@@ -83,6 +86,9 @@ class Port(Protocol):
     answers: Answers
     has_shortcuts: bool
     resource: IResource
+
+    def log_tls(self, peer: Any, /) -> None:
+        """A peer began TLS on a connection of plain HTTP."""
 
     def release(self, channel: DeadlineChannel, /) -> None:
         """The connection is gone."""
@@ -290,6 +296,11 @@ class DeadlineChannel(http.HTTPChannel):
 
     def receive(self, data: bytes) -> None:
         """Let twisted.web have these bytes."""
+        if data.startswith(_TLS) and self.line_mode and not self._pieces:
+            # It may have no newline, for which twisted.web would wait.
+            self.site.log_tls(self.getPeer())
+            self._respondToBadRequestAndDisconnect()
+            return
         if not self._busyReceiving:
             self._started = 1
             self._until = self.site.turns.monotonic() + SLICE_SECONDS

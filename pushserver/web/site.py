@@ -22,6 +22,7 @@ from pushserver.usercode.turns import Turns
 from pushserver.web.admission import Admission
 from pushserver.web.deadlines import Deadlines
 from pushserver.web.first_bytes import FirstBytes, Shortcut
+from pushserver.web.peer import host
 from pushserver.web.pipeline import DeadlineChannel
 from pushserver.web.refusal_log import RefusalLog
 from pushserver.web.short_post import Answers
@@ -184,6 +185,7 @@ class PushSite(Site):
         self._shortcut = shortcut
         self._empty: Deferred[None] | None = None
         self.log_refusal = refusals.write
+        self._log_refusal_of = refusals.write_command
         self.admission = admission
         self.answers = Answers(HEADERS)
         self._deadlines = self._make_deadlines()
@@ -275,6 +277,11 @@ class PushSite(Site):
     def note_excess(self, request: Request, error: TooMany) -> None:
         """Count and log a request over a bound."""
         self.admission.note(request, error)
+
+    def log_tls(self, peer: Any) -> None:
+        """Log that a peer began TLS on a connection of plain HTTP."""
+        problem = "a handshake of TLS (https://) on a port of plain HTTP, expected http://"
+        self._log_refusal_of(400, host(peer), problem)
 
     def log(self, request: http.Request) -> None:
         """No-op: each publication by HTTP would be a line."""

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Server as TCPServer
 from twisted.internet.unix import Server as UnixServer
+from twisted.logger import LogLevel
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
@@ -25,6 +26,7 @@ from pushserver.web.sockets import unsent
 from tests.unit.fakes.sockets import FakeSocket, make_transport, turn
 from tests.unit.fakes.web import (
     Line,
+    Log,
     Response,
     Server,
     Trouble,
@@ -622,3 +624,27 @@ def test_a_line_that_is_too_long_gets_an_answer(head: bytes) -> None:
     text = "a line of the head of the request has more than 16384 bytes"
     assert answer.error == (431, text)
     assert line.disconnecting or line.disconnected
+
+
+@pytest.mark.parametrize("in_two_pieces", [False, True])
+def test_a_handshake_of_tls_is_answered_at_once_and_logged(
+    in_two_pieces: bool,
+) -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40)
+    line = Server().connect()
+    with Log(LogLevel.info) as log:
+        for piece in (hello[:5], hello[5:]) if in_two_pieces else (hello,):
+            line.send(piece)
+        problem = "a handshake of TLS (https://) on a port of plain HTTP, expected http://"
+        assert log.take() == [f"refused 400 to 127.0.0.1: {problem}"]
+    assert line.value().startswith(b"HTTP/1.1 400 Bad Request")
+    assert line.disconnecting
+
+
+def test_a_body_may_begin_like_a_handshake_of_tls() -> None:
+    server = Server()
+    line = server.connect()
+    data = request("/channels/a", "POST", b"\x16\x03")
+    line.send(data[:-2])
+    line.send(data[-2:])
+    assert parse(line.value()).status == 201
