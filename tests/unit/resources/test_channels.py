@@ -343,7 +343,7 @@ def test_over_tls_the_origin_must_be_https() -> None:
         ("/channel/a", "there is nothing at /channel/a, expected /channels"),
         ("/event?channel=a", "there is nothing at /event, expected /events"),
         (f"/{'x' * 200}", f"there is nothing at /{'x' * 99}"),
-        ("/a\x9b%1b", "there is nothing at /a\\xc2\\x9b%1b"),
+        ('/a%1b"', 'there is nothing at /a%1b"'),
     ],
 )
 def test_404_names_the_path_and_the_plural_that_was_perhaps_meant(path: str, problem: str) -> None:
