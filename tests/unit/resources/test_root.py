@@ -175,14 +175,14 @@ class TestPagesOfTheUser:
         plain.send_files(monkeypatch)
         before = plain.get(f"/{path}")
         (pages / path).parent.mkdir(exist_ok=True)
-        (pages / path).write_text("mine")
+        (pages / path).write_text("of the user")
         site = Server(config=Config(server=ServerSection(pages=str(pages))))
         first = path.partition("/")[0]
         assert trouble.take() == [f"{first} in {pages} is not served: /{first} is the server's own"]
         site.send_files(monkeypatch)
         after = site.get(f"/{path}")
         assert after.status == before.status
-        assert b"mine" not in after.body
+        assert b"of the user" not in after.body
 
     def test_are_found_by_any_name(self, site: Server, pages: Path) -> None:
         for name in ("größe.html", "a b.html", "a%2fb.html", "a+b", "metrics.html", "staticx"):
