@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
 from pushserver.channels.publication import ClientInfo
 
 WAKES = 32
 """The most peers that one turn wakes: about two milliseconds, if all of them are pinged."""
+
+STANDSTILL = 3.0
+"""Seconds between two ticks: after more, the process stood still, and what peers sent is unread."""
 
 
 class Peer(Protocol):
@@ -36,7 +39,8 @@ class Peers:
     One tick a second serves all their timers (pings, deadlines). Two timers of the reactor for
     each of 10,000 connections took 12 % of a core; the wheel takes next to nothing. Times are in
     seconds of one monotonic clock; a peer is woken up to one tick late, and later if more than
-    WAKES are due.
+    WAKES are due. The first tick after a standstill (a handler that blocks the reactor, SIGSTOP)
+    wakes nobody: a peer that has answered in time would be ended before its answer is read.
     """
 
     def __init__(self, report: Callable[[str], None]):
@@ -45,6 +49,8 @@ class Peers:
         self._due: dict[int, dict[Peer, None]] = {}
         self._waking: deque[tuple[int, Peer]] = deque()
         self._when_empty: list[Callable[[], None]] = []
+        self._ticked = inf
+        self._stood = False
 
     def __len__(self) -> int:
         return len(self._second)
@@ -71,6 +77,10 @@ class Peers:
 
     def tick(self, now: float) -> bool:
         """Wake up to WAKES due peers; return whether more are due."""
+        stood, self._stood = self._stood, now - self._ticked > STANDSTILL
+        self._ticked = now
+        if self._stood and not stood:
+            return False
         if not self._waking:
             for second in sorted(second for second in self._due if second <= now):
                 self._waking.extend((second, peer) for peer in self._due.pop(second))

@@ -24,7 +24,7 @@ from pushserver.channels.publication import (
 )
 from pushserver.channels.room import Room
 
-LEAST, MOST = 0.65, 1.1
+LEAST, MOST = 0.55, 1.1
 """The memory that histories take for each counted byte: docs/delivery.md promises this."""
 
 CHARACTERS = {"ASCII": "e", "Latin-1": "\xe9", "wide": "\u0436", "astral": "\U0001f602"}

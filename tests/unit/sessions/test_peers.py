@@ -216,3 +216,22 @@ def test_when_empty_calls_once_after_the_last_removal() -> None:
     peers.wake_at(peer, 1.0)
     peers.remove(peer)
     assert len(calls) == 3
+
+
+def test_after_a_standstill_nobody_is_ended_before_what_came_is_read() -> None:
+    peers, peer = Peers(unexpected), Sleeper(again=8.0)
+    peers.wake_at(peer, 10.0)
+    tick_until(peers, 9.0)
+    # A handler blocks the reactor: this tick comes before the sockets are read.
+    assert not peers.tick(29.5)
+    assert peer.woken == []
+    assert not peers.tick(30.5)
+    assert peer.woken == [30.5]
+
+
+def test_a_server_that_is_always_late_wakes_its_peers_all_the_same() -> None:
+    peers, peer = Peers(unexpected), Sleeper(again=1.0)
+    peers.wake_at(peer, 1.0)
+    for now in range(0, 100, 10):
+        peers.tick(float(now))
+    assert len(peer.woken) >= 4
