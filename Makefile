@@ -9,9 +9,10 @@ CODE := pushserver twisted tests tools benchmarks packaging setup.py
 # The tests with other versions: all but those of the page, of the package and of the documents.
 VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishing.py recovery.py \
 	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
+FAST := fast-1 fast-2 fast-3 fast-4
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: help run test environment packages check fast-1 fast-2 slow unit coverage lowest pythons \
+.PHONY: help run test environment packages check $(FAST) slow unit coverage lowest pythons \
 	lint format bundle pins bench bench-quick attacks restarts smooth engines docs soak fuzz dist \
 	extras deb deb-test bare clean
 
@@ -48,9 +49,9 @@ run:
 # At the same time, each as soon as what it needs is there: real servers and browsers wait often, and
 # unit tests compute.
 test:
-	@$(MAKE) --no-print-directory --jobs 5 environment packages check slow fast-1 fast-2
+	@$(MAKE) --no-print-directory --jobs 7 environment packages check slow $(FAST)
 
-slow fast-1 fast-2: environment packages
+slow $(FAST): environment packages
 check: environment
 
 environment:
@@ -67,12 +68,13 @@ check:
 	$(BIN)/ruff check $(CODE)
 	nice $(BIN)/mypy
 
-# Half of the unit tests each: with xdist, each worker would collect all of them, and report each one.
+# A quarter of the unit tests each: with xdist, each worker would collect all of them, and report
+# each one.
 # With lower priority than the servers, whose clients wait for them; and printed at the end, so that
 # the lines do not mix.
-fast-1 fast-2: fast-%:
+$(FAST): fast-%:
 	@output=$$(mktemp); trap 'rm -f "$$output"' EXIT; \
-	UNIT_PART=$*/2 nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider >"$$output" 2>&1; \
+	UNIT_PART=$*/4 nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider >"$$output" 2>&1; \
 	status=$$?; cat "$$output"; exit $$status
 
 slow:

@@ -55,7 +55,9 @@ def files_of(*folders: str) -> set[str]:
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout to build in, because builds leave files behind."""
-    everywhere = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "*.egg-info")
+    everywhere = shutil.ignore_patterns(
+        ".*", "__pycache__", "node_modules", "*.egg-info", "dropin.cache"
+    )
 
     def leave(folder: str, names: list[str]) -> set[str]:
         made = {"build", "dist"} if Path(folder) in (CHECKOUT, CHECKOUT / "benchmarks") else set()

@@ -39,7 +39,7 @@ importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """`UNIT_PART=1/2`: only the first of two parts of the files, of about the same size."""
+    """`UNIT_PART=1/4`: only the first of four parts of the files, of about the same size."""
     if "UNIT_PART" not in os.environ or not collection_path.name.startswith("test_"):
         return None
     part, parts = map(int, os.environ["UNIT_PART"].split("/"))
