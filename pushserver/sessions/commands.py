@@ -59,7 +59,7 @@ async def connect(session: Session, text: bytes) -> Struct:
         session.disconnect(centrifuge.NOT_PERMITTED, str(error))
         return centrifuge.Empty()
     try:
-        subs = await _admit(session, request.subs)
+        subs = await _admit(session, request.subs, identity is not ANONYMOUS)
     except TooMany as error:
         node.note_excess(error, session.address, centrifuge.CONNECTION_LIMIT)
         session.disconnect(centrifuge.CONNECTION_LIMIT, str(error))
@@ -82,18 +82,19 @@ async def connect(session: Session, text: bytes) -> Struct:
 
 
 async def _admit(
-    session: Session, before: Mapping[str, SubscribePosition]
+    session: Session, before: Mapping[str, SubscribePosition], is_identified: bool
 ) -> dict[str, SubscribeResult]:
     """Admit the client; return its subscriptions to the channels that it was invited to.
 
     Raises TooMany for a user with too many connections.
     `before` has the client's positions in these channels from an earlier connection.
+    `is_identified`: by a token or otherwise, before the `connect` handler.
     """
     try:
         session.check_not_ended()
         # Again at the end, as others of the same user may come meanwhile.
         session.node.users.check(session.info.user)
-        if session.identity.subscriptions:
+        if is_identified:
             await invite_by_token(session)
         subs: dict[str, SubscribeResult] = {}
         left = FIRST_BYTES

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pushserver import Identified, NotRunning, PushServer, Refused, Visitor, token
+from pushserver import Client, Identified, NotRunning, PushServer, Refused, Visitor, token
 from pushserver.channels.channel import ChannelOptions
 from pushserver.config.settings import Auth, Config, TokenKeySettings
-from pushserver.testing import Disconnected, TestServer
+from pushserver.testing import Disconnected, ServerError, TestServer
 from tests.unit.fakes.web import Server, Trouble, handshake
 
 SECRET = "a secret of more than 32 bytes, for tests"
@@ -53,6 +53,24 @@ class TestAuthenticate:
             for end in (5e9, 0):
                 session.prolong(end)
                 assert client.rpc("until") == (end or None)
+
+    @pytest.mark.parametrize("count", [128, 129])
+    def test_channels_that_its_connect_handler_joins_are_counted(
+        self, app: PushServer, count: int
+    ) -> None:
+        app.authenticate(lambda visitor: Identified("ann"))
+
+        @app.on("connect", thread=False)
+        def connect(client: Client) -> None:
+            for n in range(count):
+                client.join(f"c{n}")
+
+        with TestServer(app) as server:
+            if count > 128:
+                with pytest.raises(ServerError, match="more than 128 channels on one connection"):
+                    server.connect()
+            else:
+                server.connect()
 
     def test_sees_the_request_and_the_data_of_connect(self, app: PushServer) -> None:
         seen: list[Visitor] = []
