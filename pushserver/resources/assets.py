@@ -38,12 +38,17 @@ class Assets:
         self._static = static
         self._own = Path(own) if own else None
         self._current = is_current(static) if bundled is None else bundled
-        sources = {path.relative_to(static).as_posix() for path in _sources(static)}
-        replaced = {name for name in sources if self._own_file(name) is not None}
+        replaced = set(self._replaced_sources()) if own else set()
         styles = {name for name in replaced if name.endswith(".css")}
         self.scripts_bundled = self._current and replaced == styles
         self.styles = ("bundle/page.css",) if self._current and not styles else STYLES
         self._urls: dict[str, tuple[FileVersion, str]] = {}
+
+    def _replaced_sources(self) -> Iterator[str]:
+        for path in _sources(self._static):
+            name = path.relative_to(self._static).as_posix()
+            if self._own_file(name) is not None:
+                yield name
 
     def _own_file(self, name: str) -> Path | None:
         path = None if self._own is None else self._own / name

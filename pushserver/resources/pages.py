@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pushserver import __version__
 from pushserver.config.colours import page_style
 from pushserver.config.settings import Page
 from pushserver.errors import Unavailable
-from pushserver.resources.assets import Assets
+from pushserver.resources.assets import Assets, is_current
 from pushserver.resources.template_failures import TemplateFailures
 from pushserver.resources.templates import OWN_NAMES, Templates
 from pushserver.resources.variants import digest_of
@@ -35,6 +36,12 @@ def asset_folder(name: str) -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"no {name} folder in {package} or beside it")
+
+
+@cache
+def is_bundled() -> bool:
+    """Whether `static` has a current bundle: examined once, since it does not change meanwhile."""
+    return is_current(asset_folder("static"))
 
 
 COLOURS = "page-colours.css"
@@ -70,7 +77,7 @@ class Pages:
     ):
         self._monotonic = monotonic
         self._development = development
-        self._assets = Assets(asset_folder("static")) if assets is None else assets
+        self._assets = assets or Assets(asset_folder("static"), is_bundled())
         self._page = Page()
         self._own = self._templates = self._make("")
         self._shares: dict[str, Share] = {}
@@ -81,7 +88,7 @@ class Pages:
 
         Logs the errors of the templates. No step may fail.
         """
-        self._assets = Assets(asset_folder("static"), own=static)
+        self._assets = Assets(asset_folder("static"), is_bundled(), static)
         self._page = page
         self._own = self._make("")
         self._templates = self._make(templates) if templates else self._own

@@ -327,6 +327,8 @@ BOUNDS = {
     "web.proxied.ProxiedFactory.waiting": "connections of trusted proxies, request_seconds each",
     "config.limits.Limits.exempt_networks": CONFIGURED,
     "resources.assets.Assets._urls": "the files that the templates name",
+    "resources.pages.is_bundled": "one answer",
+    "resources.templates._Compiled._kept": "the files of templates",
     "resources.fragments.Fragments._made": "MAX_BYTES: test_fragments.py fills it",
     "resources.fragments.Fragments._representations": "ACTIONS and MODES",
     "resources.fragments.Fragments._shares": CONFIGURED,

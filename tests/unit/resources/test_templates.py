@@ -195,3 +195,23 @@ def test_errors_name_the_file_and_the_line(tmp_path: Path) -> None:
     assert error == "order.html, line 1: more than 20000 turns of loops and calls of macros"
     # Nothing of the template of one rendering counts in the next one.
     assert render(tmp_path, "{{ 1 }}") == "1"
+
+
+def test_a_file_is_compiled_once_for_all_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.html").write_text("{{ data }}")
+    (tmp_path / FILE).write_text("{% include data %}")
+    Templates(str(tmp_path)).render(FILE, {"data": "a.html"})
+    # As after a reload, which makes the object again.
+    templates = Templates(str(tmp_path))
+    compiled = []
+    monkeypatch.setattr("jinja2.environment.Environment._compile", lambda *of: compiled.append(of))
+    for name in ("a.html", "./a.html", "/".join("." * 99) + "/a.html"):
+        assert templates.render(FILE, {"data": name}) == name
+    assert compiled == []
+
+
+def test_a_changed_file_is_compiled_anew(tmp_path: Path) -> None:
+    assert render(tmp_path, "{{ 1 }}") == "1"
+    assert render(tmp_path, "{{ 2 }}") == "2"
