@@ -51,8 +51,8 @@ run:
 test:
 	@$(MAKE) --no-print-directory --jobs 7 environment packages check slow $(FAST)
 
-slow $(FAST): environment packages
-check: environment
+slow: environment packages
+check $(FAST): environment
 
 environment:
 	@tools/venv test
