@@ -73,6 +73,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     classifiers=[
+        "Development Status :: 5 - Production/Stable",
         "Environment :: No Input/Output (Daemon)",
         "Framework :: Twisted",
         "Operating System :: POSIX",

@@ -51,7 +51,7 @@ __all__ = [
     "publish",
     "token",
 ]
-__version__ = "0.1.1"
+__version__ = "1.0.0"
 
 _ON_DEMAND = {
     "Client": "pushserver.app.client",

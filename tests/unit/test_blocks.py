@@ -93,7 +93,7 @@ NOT_RUN = {
     "docs/tutorial.md": {
         "python3 -m venv ~/live": "an installation, as tests/test_packaging.py makes them",
         ". ~/live/bin/activate": "the environment of the test is another one",
-        "pushserver 0.1.1: open": "each start of a server in a test waits for this line",
+        "pushserver 1.0.0: open": "each start of a server in a test waits for this line",
         "mkdir -p /opt/pushserver/app": AS_ROOT,
         "install-unit --socket --app": AS_ROOT,
     },

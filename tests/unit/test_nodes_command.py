@@ -61,7 +61,7 @@ def test_lines_are_as_in_the_document(answering: Answering, capsys: Capture) -> 
     one = node("one", pid=4103, since=0.0, time=3 * day + 4 * 3_600, connections=5012)
     two = node("two", host="web-2", pid=811, since=0.0, time=130.0, connections=4870)
     one |= {"sources": ["numbers", "prices"]}
-    answering(nodes(*(each | {"version": "0.1.1"} for each in (one, two))))
+    answering(nodes(*(each | {"version": "1.0.0"} for each in (one, two))))
     command, *shown = block_with("docs/scaling.md", "$ pushserver nodes").text.splitlines()
     assert main(command.split()[2:]) == 0
     assert capsys.readouterr().out.splitlines() == shown

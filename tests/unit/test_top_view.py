@@ -172,7 +172,7 @@ def test_the_example_of_the_document_is_a_view() -> None:
     before, now = (
         load(
             uptime,
-            version="pushserver 0.1.1",
+            version="pushserver 1.0.0",
             num_clients=5_012,
             num_users=812,
             num_subs=5_430,
@@ -220,7 +220,7 @@ def test_the_example_of_the_document_is_a_view() -> None:
         "delivered_bytes": 3_000,
     }
     assert view(make_report(now, before), shown[0]) == shown
-    assert shown[0].startswith(f"pushserver 0.1.1 at {DEFAULT_URL}, up {duration(11_521)}, ")
+    assert shown[0].startswith(f"pushserver 1.0.0 at {DEFAULT_URL}, up {duration(11_521)}, ")
 
 
 class TestTexts:
