@@ -10,35 +10,20 @@ from typing import cast
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pushserver.auth.identity import ANONYMOUS, Identity
+from pushserver.auth.identity import Identity
 from pushserver.channels.names import check_name, is_name
 from pushserver.channels.publication import Publication
-from pushserver.errors import LimitExceeded, Unavailable
-from pushserver.protocols.formats import StreamFormat
-from pushserver.protocols.representations import OBJECTS, Representation
-from pushserver.resources.as_query import (
-    lacks_fragments,
-    representation,
-    wants_html,
-    websocket_format,
-)
+from pushserver.protocols.representations import OBJECTS
+from pushserver.resources.as_query import lacks_fragments, representation, wants_html
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import channel_list, readable_channels
 from pushserver.resources.fragments import Fragments
-from pushserver.resources.history import (
-    argument,
-    fragments,
-    history,
-    stream_start,
-    tell_cursor,
-)
+from pushserver.resources.history import argument, fragments, history, tell_cursor
 from pushserver.resources.permissions import PermissionsResource, useful
 from pushserver.resources.publish import publish, publish_at_once
-from pushserver.sessions.base import Transport
-from pushserver.sessions.event_stream import Stream
+from pushserver.resources.streams import Streams
 from pushserver.sessions.node import Node
 from pushserver.web.accept import preferred
-from pushserver.web.checks import check_no_navigation
 from pushserver.web.document import Document, answer_page
 from pushserver.web.gate import Gate
 from pushserver.web.mount import to_folder
@@ -51,7 +36,6 @@ from pushserver.web.resource import (
     ContainerResource,
     LeafResource,
     NotFound,
-    Open,
     Refusal,
     WebSocket,
     header,
@@ -66,16 +50,14 @@ from pushserver.web.short_post import Soon
 class ChannelContext:
     """The shared state of the resources of channels.
 
-    `upgrade` and `respond` take over a request as a WebSocket or as an endless response. `page`
-    renders the live page; its arguments are the names of its channels, the relative path to the
-    server's root, the history size in publications, whether failures are shown, and whether there
-    is a field for a token or key. `list_page` renders the list of channels; its arguments are that
-    path, whether it has a field for a key, and whether the viewer may see the list.
+    `page` renders the live page; its arguments are the names of its channels, the relative path to
+    the server's root, the history size in publications, whether failures are shown, and whether
+    there is a field for a token or key. `list_page` renders the list of channels; its arguments are
+    that path, whether it has a field for a key, and whether the viewer may see the list.
     """
 
     node: Node
-    upgrade: Open
-    respond: Open
+    streams: Streams
     page: Callable[[tuple[str, ...], str, int, bool, bool], Document]
     gate: Gate
     list_page: Callable[[str, bool, bool], Document]
@@ -168,13 +150,13 @@ class ChannelResource(LeafResource):
     def answer_get(self, request: Request) -> Answer:
         context, name = self._context, check_name(self._name)
         if is_upgrade(request):
-            return upgrade(context, request, (name,))
+            return context.streams.upgrade(request, (name,))
         chosen = representation(context.fragments, request, (name,))
         if chosen.html is not None and wants_html(request):
             page = partial(self._fragments, request, name, chosen.html)
             return context.gate.identified(request, "http", page)
         if chosen is not OBJECTS:
-            return respond(context, request, chosen, (name,))
+            return context.streams.respond(request, chosen, (name,))
         wanted = wants(request, OFFERS)
         if wanted == HTML:
             return live_page(context, request, (name,), "..")
@@ -183,11 +165,11 @@ class ChannelResource(LeafResource):
         if wanted is None:
             expected = f"{JSON}, {EVENT_STREAM}, {LINES} or {HTML}"
             raise Refusal(406, f"expected Accept to allow {expected}")
-        return respond(context, request, chosen, (name,), wanted)
+        return context.streams.respond(request, chosen, (name,), wanted)
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
-        return accept(self._context, request, (check_name(self._name),))
+        return self._context.streams.accept(request, (check_name(self._name),))
 
     def answer_post(self, request: Request) -> Answer:
         name = check_name(self._name)
@@ -255,17 +237,16 @@ class EventsResource(LeafResource):
         ):
             return cast(int, elsewhere.render(request))
         if is_upgrade(request):
-            return upgrade(self._context, request, names)
+            return self._context.streams.upgrade(request, names)
         if is_page:
             vary(request, b"Accept")
             return live_page(self._context, request, names, ".")
-        return respond(
-            self._context, request, representation(self._context.fragments, request, names), names
-        )
+        chosen = representation(self._context.fragments, request, names)
+        return self._context.streams.respond(request, chosen, names)
 
     def websocket(self, request: Request) -> WebSocket:
         """Accept a handshake; see `web.resource.WebSocket`."""
-        return accept(self._context, request, self._names(request))
+        return self._context.streams.accept(request, self._names(request))
 
     @staticmethod
     def _is_page(request: Request) -> bool:
@@ -300,134 +281,7 @@ def live_page(
     return answer_page(request, page)
 
 
-def accept(context: ChannelContext, request: Request, names: tuple[str, ...]) -> WebSocket:
-    """Accept the handshake of a request without credentials, on the short path.
-
-    The long path has the others, in `upgrade`, and those whose channels have to be loaded: this
-    one must have no side effect.
-    """
-    if not context.gate.is_anonymous(request):
-        raise Refusal(401, "the request has to be identified")
-    if not context.node.has(names):
-        raise Refusal(503, "the channels have to be loaded")
-    maker = stream_maker(context, request, names, ANONYMOUS)
-    return websocket_format(context.fragments, request, names), maker
-
-
-def upgrade(context: ChannelContext, request: Request, names: tuple[str, ...]) -> Answer:
-    """Answer a WebSocket handshake by the identity of its request."""
-    format_ = websocket_format(context.fragments, request, names)
-
-    def answer(identity: Identity) -> Answer:
-        maker = stream_maker(context, request, names, identity)
-        return when_kept(
-            context,
-            request,
-            names,
-            lambda: context.upgrade(request, format_, maker),
-            in_stream=True,
-        )
-
-    return context.gate.identified(request, "websocket", answer)
-
-
-def respond(
-    context: ChannelContext,
-    request: Request,
-    chosen: Representation,
-    names: tuple[str, ...],
-    media: str | None = None,
-) -> Answer:
-    """Answer with a stream, by the identity of the request.
-
-    Its media type is `media`, by default that which the request prefers.
-    """
-    formats = {EVENT_STREAM: chosen.sse, LINES: chosen.lines}
-    offers = tuple(offer for offer, format_ in formats.items() if format_ is not None)
-    wanted = media or wants(request, offers)
-    format_ = formats.get(wanted or "")
-    if wanted is None or format_ is None:
-        raise Refusal(406, f"expected Accept to allow {' or '.join(offers)}")
-    check_no_navigation(request)
-
-    def answer(identity: Identity) -> Answer:
-        maker = stream_maker(context, request, names, identity)
-        request.setHeader(b"content-type", wanted.encode())
-        request.setHeader(b"cache-control", b"no-store")
-        if request.method == b"HEAD":
-            return b""
-        return when_kept(
-            context,
-            request,
-            names,
-            lambda: context.respond(request, format_, maker),
-            in_stream=wanted == EVENT_STREAM,
-        )
-
-    return context.gate.identified(request, NAMES[wanted], answer)
-
-
-def when_kept(
-    context: ChannelContext,
-    request: Request,
-    names: tuple[str, ...],
-    answer: Callable[[], int],
-    in_stream: bool,
-) -> Answer:
-    """Answer with a stream when its channels are here; raises LimitExceeded and Unavailable.
-
-    `in_stream`: if they cannot be had for now, the stream begins, and ends with the reason. An
-    EventSource would stay away after a refusal, and a page does not see why its WebSocket was
-    refused.
-    """
-    if context.node.has(names):
-        return answer()
-    return _when_kept(context, request, names, answer, in_stream)
-
-
-async def _when_kept(
-    context: ChannelContext,
-    request: Request,
-    names: tuple[str, ...],
-    answer: Callable[[], int],
-    in_stream: bool,
-) -> int:
-    hub = context.node.hub
-    try:
-        await hub.load(names, stream_start(request, context.node.limits.read_limit))
-    except Unavailable as error:
-        if isinstance(error, LimitExceeded) or not in_stream:
-            raise
-    if request.channel is None:
-        raise Refusal(400, "the client is gone")
-    return answer()
-
-
-def stream_maker(
-    context: ChannelContext, request: Request, names: tuple[str, ...], identity: Identity
-) -> Callable[[Transport[StreamFormat]], Stream]:
-    """Return the function that makes the requested stream for its transport."""
-    context.gate.check_reader(request, identity, names)
-    node = context.node
-    node.users.check(identity.user)
-    start = stream_start(request, node.limits.read_limit)
-    if start.oldest or start.last:
-        context.gate.check_reader(request, identity, names, "history", member=True)
-    # An EventSource that comes back sends its last cursor, and would give up after a refusal.
-    past = all(node.permissions.subscriber_may("history", name, identity) for name in names)
-    node.hub.check_room(names)
-
-    def make_stream(transport: Transport[StreamFormat]) -> Stream:
-        stream = Stream(node, transport, identity)
-        node.run(stream.follow(names, start, past))
-        return stream
-
-    return make_stream
-
-
 MOST_ON_A_PAGE = 32
 """The most channels on one live page."""
 OFFERS = (JSON, EVENT_STREAM, LINES, HTML)
 """The media types of a channel."""
-NAMES = {EVENT_STREAM: "sse", LINES: "http_stream"}
-"""The names of the transports for the application."""

@@ -29,6 +29,7 @@ from pushserver.resources.own_pages import OwnPages, PageContext
 from pushserver.resources.pages import Pages
 from pushserver.resources.protobuf import JsonOnly
 from pushserver.resources.status import StatusResource
+from pushserver.resources.streams import Streams
 from pushserver.resources.top import Load
 from pushserver.server.bounds import PeerBounds
 from pushserver.server.collector import ServerCollector
@@ -147,8 +148,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     main = None if base.relays is None else base.relays.main
     channels = ChannelContext(
         node,
-        upgrade,
-        respond,
+        Streams(node, gate, base.fragments, upgrade, respond),
         pages.channel,
         gate,
         pages.channels,

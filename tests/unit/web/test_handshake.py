@@ -324,7 +324,7 @@ def test_failure_of_a_resource_is_logged_once_and_answered_with_500(
     def fail(request: Any, most: int) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("pushserver.resources.channels.stream_start", fail)
+    monkeypatch.setattr("pushserver.resources.streams.stream_start", fail)
     visit, short = compare(head())
     assert not short
     assert visit.wire.startswith(b"HTTP/1.1 500 ")
