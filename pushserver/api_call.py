@@ -9,7 +9,7 @@ from http.client import HTTPException
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 
-from pushserver.console import CommandFailed
+from pushserver.errors import CommandFailed
 from pushserver.opener import (
     TEMPORARY,
     ServerRequest,

@@ -14,9 +14,9 @@ from typing import Any, TextIO
 
 from pushserver import __version__
 from pushserver.config.secret_files import read_secret
-from pushserver.console import CommandFailed, complain, discard_output, escape_output
+from pushserver.console import complain, discard_output, escape_output
 from pushserver.doctor_command import add_doctor_command
-from pushserver.errors import PushServerError, StartFailed
+from pushserver.errors import CommandFailed, PushServerError, StartFailed
 from pushserver.key_command import add_key_commands
 from pushserver.listing import list_channels
 from pushserver.nodes_command import add_nodes_command

@@ -17,12 +17,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
 
-from pushserver.errors import PushServerError, escaped
-
-
-class CommandFailed(PushServerError):
-    """Ends the command with one line and status 1."""
-
+from pushserver.errors import escaped
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 """The control characters C0 and C1 and DEL, without the tab; a terminal obeys them."""

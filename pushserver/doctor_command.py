@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from pushserver.console import CommandFailed
 from pushserver.diagnosis.finding import Finding
-from pushserver.errors import escaped
+from pushserver.errors import CommandFailed, escaped
 
 _INDENT = " " * 9
 LEVELS = ("ok", "note", "warning", "error")

@@ -207,6 +207,10 @@ class ReadError(PushServerError):
     """`last()` or `cursor()` failed; the text says why."""
 
 
+class CommandFailed(PushServerError):
+    """Ends a command of the command line with one line and status 1."""
+
+
 class StartFailed(SystemExit, PushServerError):
     """Ends the start with one line and status 1.
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from pushserver.auth.keys import check_key_name, check_scopes, hash_of, new_key
 from pushserver.auth.patterns import Patterns
-from pushserver.console import CommandFailed
+from pushserver.errors import CommandFailed
 
 _WORDS = """\
 # The line above is the key, and is shown only now. The server needs its hash alone: put these lines

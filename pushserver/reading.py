@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from pushserver.api_call import answer_to
-from pushserver.console import CommandFailed
-from pushserver.errors import ReadError
+from pushserver.errors import CommandFailed, ReadError
 from pushserver.opener import make_request, printable, read_body
 
 MAX_BYTES = 16_777_216

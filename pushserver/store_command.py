@@ -9,7 +9,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, TextIO
 
-from pushserver.console import CommandFailed, complain, orderly_end, shown_json
+from pushserver.console import complain, orderly_end, shown_json
+from pushserver.errors import CommandFailed
 
 
 def add_store_commands(commands: Any) -> None:

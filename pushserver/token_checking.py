@@ -18,8 +18,7 @@ from pushserver.channels.names import check_name
 from pushserver.config.secret_files import read_file
 from pushserver.config.settings import Auth, Config
 from pushserver.config.tokens import algorithms, make_verifier
-from pushserver.console import CommandFailed
-from pushserver.errors import Denied
+from pushserver.errors import CommandFailed, Denied
 from pushserver.opener import make_request, printable, send
 from pushserver.token_reading import moment, parts
 

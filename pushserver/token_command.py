@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pushserver.auth.issuer import SECRET_VARIABLE, token
-from pushserver.console import CommandFailed, shown_json
+from pushserver.console import shown_json
+from pushserver.errors import CommandFailed
 from pushserver.token_reading import claim_lines, given, in_json, parts
 
 if TYPE_CHECKING:

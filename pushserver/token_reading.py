@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from pushserver.console import CommandFailed
+from pushserver.errors import CommandFailed
 
 MAX_TOKEN = 1_000_000
 """In characters."""

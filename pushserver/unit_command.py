@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from pushserver.console import CommandFailed, complain
+from pushserver.console import complain
+from pushserver.errors import CommandFailed
 
 SYSTEM = "/etc/systemd/system"
 ETC = "/etc"
