@@ -13,21 +13,21 @@ from difflib import get_close_matches
 from typing import Any, TextIO
 
 from pushserver import __version__
+from pushserver.command_line.console import complain, discard_output, escape_output
+from pushserver.command_line.doctor_command import add_doctor_command
+from pushserver.command_line.key_command import add_key_commands
+from pushserver.command_line.listing import list_channels
+from pushserver.command_line.nodes_command import add_nodes_command
+from pushserver.command_line.piping import Batch, Piper, batches, parse_json, standard_input
+from pushserver.command_line.reload_command import add_reload_command
+from pushserver.command_line.store_command import add_store_commands
+from pushserver.command_line.subscribing import subscribe
+from pushserver.command_line.token_command import add_token_commands
+from pushserver.command_line.top_command import add_top_command
+from pushserver.command_line.unit_command import add_unit_commands
 from pushserver.config.secret_files import read_secret
-from pushserver.console import complain, discard_output, escape_output
-from pushserver.doctor_command import add_doctor_command
 from pushserver.errors import CommandFailed, PushServerError, StartFailed
-from pushserver.key_command import add_key_commands
-from pushserver.listing import list_channels
-from pushserver.nodes_command import add_nodes_command
-from pushserver.piping import Batch, Piper, batches, parse_json, standard_input
 from pushserver.publisher import publish
-from pushserver.reload_command import add_reload_command
-from pushserver.store_command import add_store_commands
-from pushserver.subscribing import subscribe
-from pushserver.token_command import add_token_commands
-from pushserver.top_command import add_top_command
-from pushserver.unit_command import add_unit_commands
 from pushserver.usercode.hangup import take_early
 
 DEFAULT_URL = "http://localhost:8080"

@@ -104,7 +104,7 @@ BOUNDS = {
     "config.settings.Server.allowed_origins": CONFIGURED,
     "config.settings.Server.foreign_variables": CONFIGURED,
     "config.settings.Server.listen": CONFIGURED,
-    "piping.Piper._keyed": "KEYED_LINES, in the program that publishes standard input",
+    "command_line.piping.Piper._keyed": "KEYED_LINES, in the program that publishes standard input",
     "resources.bulk.Bulks._waiting": "one for each body, MOST_BYTES of all together",
     "resources.bulk._Group.waiting": ONCE,
     "server.reloading.Watched._files": CONFIGURED,

@@ -18,10 +18,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from pushserver import PublishError, __version__, cli, subscribing
+from pushserver import PublishError, __version__, cli
 from pushserver.cli import main
+from pushserver.command_line import subscribing
+from pushserver.command_line.piping import Piper
 from pushserver.errors import StartFailed
-from pushserver.piping import Piper
 from tests.http_server import HttpServer, Quiet
 
 POSITION = {"offset": 1, "epoch": "e", "id": "e:1"}
@@ -98,7 +99,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without variables of the environment, and without pauses."""
     for name in ("PUSHSERVER_URL", "PUSHSERVER_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pushserver.subscribing.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pushserver.command_line.subscribing.time.sleep", lambda seconds: None)
 
 
 class Published(list[tuple[str, str, object, str, "str | None"]]):
@@ -455,7 +456,7 @@ class TestSubscribe:
                 streams.refusal = None
                 streams.lives = [[subscribed(4)], [publication(5)]]
 
-        monkeypatch.setattr("pushserver.subscribing.time.sleep", pause)
+        monkeypatch.setattr("pushserver.command_line.subscribing.time.sleep", pause)
         assert self.run(streams, "--since", "e:3", "--count", "1") == 0
         output = capsys.readouterr()
         assert json.loads(output.out)["data"] == 5
@@ -470,7 +471,7 @@ class TestSubscribe:
         self, streams: Streams, capsys: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pauses: list[float] = []
-        monkeypatch.setattr("pushserver.subscribing.time.sleep", pauses.append)
+        monkeypatch.setattr("pushserver.command_line.subscribing.time.sleep", pauses.append)
         end = json.dumps({"end": {"code": 1013, "reason": "Redis is away"}})
         streams.lives = [[end], [end], [publication(1)]]
         assert self.run(streams, "--count", "1") == 0
@@ -499,7 +500,7 @@ class TestSubscribe:
             if tries == 3:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr("pushserver.subscribing.time.sleep", enough)
+        monkeypatch.setattr("pushserver.command_line.subscribing.time.sleep", enough)
         assert self.run(streams) == 130
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 3

@@ -445,12 +445,12 @@ def test_signal_ends_a_command_after_its_unfinished_file_is_removed(
 ) -> None:
     published(path).stop()
     ended: list[int] = []
-    monkeypatch.setattr("pushserver.console.end_by", ended.append)
+    monkeypatch.setattr("pushserver.command_line.console.end_by", ended.append)
 
     def stop() -> Callable[[int, int], None]:
         return lambda done, pages: os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("pushserver.store_command._progress", stop)
+    monkeypatch.setattr("pushserver.command_line.store_command._progress", stop)
     before = signal.getsignal(number)
     main(["store", "backup", str(copy), "--store", str(path)])
     assert ended == [number]

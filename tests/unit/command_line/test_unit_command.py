@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pushserver import unit_command
 from pushserver.cli import main
+from pushserver.command_line import unit_command
 from pushserver.errors import StartFailed
 from pushserver.server import units
 

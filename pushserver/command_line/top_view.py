@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pushserver.command_line.top_report import Report
 from pushserver.errors import escaped
-from pushserver.top_report import Report
 
 SORTS = ("subscribers", "publications")
 """The orders of the channels."""

@@ -15,12 +15,12 @@ from pushserver.auth.jwks import MAX_JWKS_BYTES, read_jwks
 from pushserver.auth.permissions import Action, Permissions
 from pushserver.auth.tokens import Verifier
 from pushserver.channels.names import check_name
+from pushserver.command_line.token_reading import moment, parts
 from pushserver.config.secret_files import read_file
 from pushserver.config.settings import Auth, Config
 from pushserver.config.tokens import algorithms, make_verifier
 from pushserver.errors import CommandFailed, Denied
 from pushserver.opener import make_request, printable, send
-from pushserver.token_reading import moment, parts
 
 _ACTIONS: tuple[Action, ...] = ("subscribe", "publish", "history", "presence")
 _ANY = "x"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
 
-from pushserver.console import handle, raise_ended, set_back
+from pushserver.command_line.console import handle, raise_ended, set_back
 
 # ECMA-48, and xterm's private modes: the alternate screen (1049), the cursor (25), and the wrap of
 # long lines (7), so that a character of unexpected width cannot scroll the screen.

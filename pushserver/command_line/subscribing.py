@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from urllib.parse import urlencode
 
 from pushserver.api_call import Away, answer_to, checked_request
-from pushserver.console import complain, end_with_reader, shown_json
+from pushserver.command_line.console import complain, end_with_reader, shown_json
 from pushserver.errors import CommandFailed
 from pushserver.opener import printable
 

@@ -9,7 +9,14 @@ from types import SimpleNamespace
 import pytest
 
 from pushserver import PublishError
-from pushserver.piping import BATCH_BYTES, KEYED_LINES, KEYED_SECONDS, Piper, batches, json_line
+from pushserver.command_line.piping import (
+    BATCH_BYTES,
+    KEYED_LINES,
+    KEYED_SECONDS,
+    Piper,
+    batches,
+    json_line,
+)
 from tests.unit.fakes.listener import Listener
 from tests.unit.test_publisher import CUT, Pauses, listener  # noqa: F401
 
@@ -18,7 +25,7 @@ from tests.unit.test_publisher import CUT, Pauses, listener  # noqa: F401
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     pauses = Pauses()
     clock = SimpleNamespace(sleep=pauses.sleep, monotonic=lambda: sum(pauses))
-    monkeypatch.setattr("pushserver.piping.time", clock)
+    monkeypatch.setattr("pushserver.command_line.piping.time", clock)
     return pauses
 
 

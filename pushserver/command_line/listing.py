@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from urllib.parse import urlencode
 
 from pushserver.api_call import call
-from pushserver.console import complain
+from pushserver.command_line.console import complain
 from pushserver.opener import printable
 
 

@@ -46,8 +46,8 @@ def add_doctor_command(commands: Any, server: Any) -> None:
 def doctor(options: Any, out: TextIO) -> None:
     """Print the findings; raises CommandFailed if one of them is an error."""
     # Imported here: the other commands need none of the settings, which take time to import.
+    from pushserver.command_line.measuring import Meter
     from pushserver.diagnosis.client_findings import client_findings
-    from pushserver.measuring import Meter
 
     try:
         meter = Meter(options.target or options.url, options.key, options.channel, options.wait)

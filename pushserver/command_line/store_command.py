@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, TextIO
 
-from pushserver.console import complain, orderly_end, shown_json
+from pushserver.command_line.console import complain, orderly_end, shown_json
 from pushserver.errors import CommandFailed
 
 

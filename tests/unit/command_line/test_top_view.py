@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.cli import DEFAULT_URL
-from pushserver.top_report import make_report
-from pushserver.top_view import columns, cut, duration, number, size, view
+from pushserver.command_line.top_report import make_report
+from pushserver.command_line.top_view import columns, cut, duration, number, size, view
 from tests.e2e.blocks import block_with
 from tests.unit.fakes.loads import channel, load, reader, source
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pushserver.auth.issuer import SECRET_VARIABLE, token
-from pushserver.console import shown_json
+from pushserver.command_line.console import shown_json
+from pushserver.command_line.token_reading import claim_lines, given, in_json, parts
 from pushserver.errors import CommandFailed
-from pushserver.token_reading import claim_lines, given, in_json, parts
 
 if TYPE_CHECKING:
     from pushserver.config.settings import Config
@@ -127,7 +127,7 @@ def check(options: Any, out: TextIO) -> None:
     """Verify a token, and print the rights that it gives; raises CommandFailed."""
     text = given(options.token)
     # Imported here: the other commands need no cryptography.
-    from pushserver.token_checking import checked, checked_by_server
+    from pushserver.command_line.token_checking import checked, checked_by_server
 
     lines = (
         checked_by_server(options.url, text)

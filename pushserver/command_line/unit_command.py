@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from pushserver.console import complain
+from pushserver.command_line.console import complain
 from pushserver.errors import CommandFailed
 
 SYSTEM = "/etc/systemd/system"

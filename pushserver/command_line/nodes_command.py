@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from pushserver.api_call import call_method
-from pushserver.console import complain
+from pushserver.command_line.console import complain
+from pushserver.command_line.top_report import MAX_CHARACTERS
+from pushserver.command_line.top_view import columns, duration
 from pushserver.opener import printable
-from pushserver.top_report import MAX_CHARACTERS
-from pushserver.top_view import columns, duration
 
 _HEADING = ("NAME", "HOST", "PID", "VERSION", "UP", "LAG", "CONNECTIONS", "SOURCES")
 

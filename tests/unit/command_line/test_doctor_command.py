@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pushserver.cli import main
+from pushserver.command_line.doctor_command import server_findings
+from pushserver.command_line.measuring import MAX_LINE, Meter, _date_ahead, _objects, masked
 from pushserver.diagnosis.client_findings import Answer, Measured
-from pushserver.doctor_command import server_findings
-from pushserver.measuring import MAX_LINE, Meter, _date_ahead, _objects, masked
 
 Capture = pytest.CaptureFixture[str]
 URL = "http://push.example"

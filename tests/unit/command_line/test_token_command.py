@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwt.algorithms import OKPAlgorithm
 
 import pushserver
-from pushserver import token_command
 from pushserver.auth import issuer
 from pushserver.cli import main
+from pushserver.command_line import token_command
 from tests.e2e.blocks import block_with
 from tests.http_server import HttpServer, Quiet
 

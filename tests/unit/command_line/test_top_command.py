@@ -21,8 +21,8 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
-from pushserver import screen
 from pushserver.cli import main
+from pushserver.command_line import screen
 from pushserver.opener import ServerRequest
 from tests.http_server import HttpServer, Quiet
 from tests.unit.fakes.loads import channel, load
@@ -64,7 +64,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
             return io.BytesIO(value)
 
         monkeypatch.setattr("pushserver.api_call.send", send)
-        monkeypatch.setattr("pushserver.top_command.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("pushserver.command_line.top_command.time.sleep", lambda seconds: None)
         return requests
 
     return answer

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from pushserver.api_call import Away, call_method
-from pushserver.console import Ended, complain, end_by, end_with_reader, shown_json
-from pushserver.screen import Screen, is_screen, open_screen
-from pushserver.top_report import Report, make_report
-from pushserver.top_view import SORTS, duration, view
+from pushserver.command_line.console import Ended, complain, end_by, end_with_reader, shown_json
+from pushserver.command_line.screen import Screen, is_screen, open_screen
+from pushserver.command_line.top_report import Report, make_report
+from pushserver.command_line.top_view import SORTS, duration, view
 
 LEAST_SECONDS, MOST_SECONDS = 0.1, 3_600.0
 """The range of the interval."""
