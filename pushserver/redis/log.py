@@ -246,7 +246,7 @@ class RedisLog:
         end = self._compared[0] if self._compared is not None else 0
         lag = max(0, end - self._tail.place[0])
         problem, since = self._problem, self._deaf_since
-        short = problem.short or self._writer.refusal
+        short = problem.short or self._writer.refusals.problem
         read = self._tail.entries_read
         return State(since is None, lag, since, problem.text, short, self._losses, read)
 

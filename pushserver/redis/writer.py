@@ -11,10 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pushserver.channels.channel import ChannelOptions
-from pushserver.channels.idempotency import RETRY_SECONDS
 from pushserver.channels.position import channel_epoch
 from pushserver.channels.publication import Draft, Receipt, content_bytes
-from pushserver.errors import LimitExceeded, PushServerError, TooMany, Unavailable
+from pushserver.errors import PushServerError, Unavailable
 from pushserver.hub.follower import Image, Point
 from pushserver.hub.metrics import Metrics
 from pushserver.redis import rows, scripts
@@ -22,7 +21,7 @@ from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.failures import NOT_DONE, Failures
 from pushserver.redis.keys import Keys
-from pushserver.redis.problems import Problem, of_reply
+from pushserver.redis.refusals import Refusals
 from pushserver.redis.scripts import Bounds, Images, Known, Numbered
 
 WAITING_BYTES = 32 * 2**20
@@ -38,16 +37,6 @@ PATIENCE_SECONDS = 8.0
 of this package waits ten seconds."""
 ENTRIES_AT_ONCE = 500
 """The entries of one answer in which receipts are looked up."""
-
-REFUSAL_SECONDS = 10.0
-"""A node counts as refused for this time after Redis has refused a call, or until it accepts one.
-
-A balancer may send it no further publications meanwhile.
-"""
-LOG_SECONDS = 60.0
-"""The least time between two lines about refusals for one reason."""
-OTHER_SECONDS = 1.0
-"""The least time until a line about a refusal for another reason."""
 
 Id = tuple[int, int]
 """The id of an entry of the log: the seq, and the number of the clear after it (0: none)."""
@@ -97,6 +86,7 @@ class Writer:
     ):
         self.bounds = bounds
         self.metrics = Metrics()
+        self.refusals = Refusals(failures, monotonic, again)
         self._keys = keys
         self._node = node
         self._options = options
@@ -119,9 +109,6 @@ class Writer:
         self._behind: deque[tuple[str, Id, Callable[[], None]]] = deque()
         self._clears = 0
         self._settled: list[Deferred[None]] = []
-        self._refused: tuple[Problem, float] | None = None
-        self._refusal_logged = float("-inf")
-        self._logged_text = ""
 
     @property
     def session(self) -> Session | None:
@@ -196,7 +183,7 @@ class Writer:
             except Gone:
                 raise self._failures.away() from None
             except ErrorReply as error:
-                raise self._refusal(error) from None
+                raise self.refusals.error_of(error, self.bounds) from None
             if number:
                 await self._until(session.attached.epoch, (seq, number))
         finally:
@@ -214,7 +201,7 @@ class Writer:
         except Gone:
             raise self._failures.away() from None
         except ErrorReply as error:
-            raise self._refusal(error) from None
+            raise self.refusals.error_of(error, self.bounds) from None
 
     async def images(self, points: Sequence[Point]) -> Images:
         """The images of channels, none taken after their `seq`; raises Unavailable.
@@ -242,7 +229,7 @@ class Writer:
         except Gone:
             raise self._failures.away() from None
         except ErrorReply as error:
-            raise self._refusal(error) from None
+            raise self.refusals.error_of(error, self.bounds) from None
         if session is self._session:
             self._saw(found.epoch)
         return found
@@ -258,7 +245,7 @@ class Writer:
         except Gone:
             raise self._failures.away() from None
         except ErrorReply as error:
-            raise self._refusal(error) from None
+            raise self.refusals.error_of(error, self.bounds) from None
         if session is self._session:
             if run != session.run.encode():
                 self._again(
@@ -322,7 +309,7 @@ class Writer:
     def _answered(self, answer: Any, session: Session, waiting: _Waiting, counter: int) -> None:
         if self._waiting.get(counter) is not waiting:
             return
-        self._refused = None
+        self.refusals.accepted()
         numbered = scripts.numbered_of(answer)
         if numbered.kind == "again":
             self._missing[counter] = waiting
@@ -368,7 +355,7 @@ class Writer:
         elif error.word == scripts.LEASE:
             self._refuse(waiting, _elsewhere(waiting.draft.lease))
         else:
-            self._refuse(waiting, self._refusal(error))
+            self._refuse(waiting, self.refusals.error_of(error, self.bounds))
 
     def _refuse(self, waiting: _Waiting, error: PushServerError) -> None:
         del self._waiting[waiting.counter]
@@ -377,50 +364,10 @@ class Writer:
         waiting.answer.errback(error)
         self._settle()
 
-    def _refusal(self, error: ErrorReply) -> PushServerError:
-        """The error for a caller; one of the session ends it."""
-        if error.word in NOT_DONE:
-            self._again(str(error))
-            return self._failures.away()
-        if error.word == scripts.CHANNELS:
-            most = self.bounds.channels
-            return LimitExceeded(f"there are {most} channels, and no more are kept", "channels")
-        if error.word == scripts.KEYS:
-            most = self.bounds.keys_per_publisher
-            return TooMany(
-                f"this publisher has used {most} idempotency keys in five minutes",
-                "idempotency_keys_per_publisher",
-                RETRY_SECONDS,
-            )
-        problem = of_reply(error)
-        self._note_refusal(problem)
-        return self._failures.of(f"Redis refused it: {problem.short}")
-
     def refused(self, error: ErrorReply, session: Session) -> None:
         """Redis has refused another call of this node."""
         if session is self._session:
-            self._refusal(error)
-
-    def _note_refusal(self, problem: Problem) -> None:
-        """Keep it for the state of the node; it is logged once in a while."""
-        now = self._monotonic()
-        # Another channel may be fine, so that refusals and answers come in turn.
-        is_same = problem.text == self._logged_text
-        if now - self._refusal_logged >= (LOG_SECONDS if is_same else OTHER_SECONDS):
-            self._refusal_logged, self._logged_text = now, problem.text
-            self._log.warn(
-                "Redis has refused a publication or another call: {problem}",
-                problem=problem.text,
-                event_name="redis_refused",
-            )
-        self._refused = problem, now
-
-    @property
-    def refusal(self) -> str:
-        """Why Redis has refused the last calls, for everybody; empty if it has not."""
-        if self._refused is None or self._monotonic() - self._refused[1] > REFUSAL_SECONDS:
-            return ""
-        return self._refused[0].short
+            self.refusals.error_of(error, self.bounds)
 
     # --- receipts in the log ---------------------------------------
 
