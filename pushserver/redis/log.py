@@ -25,13 +25,13 @@ from pushserver.redis.problems import SILENT, STARTING, Problem
 from pushserver.redis.registry import Registry
 from pushserver.redis.roll import Roll
 from pushserver.redis.rosters import Rosters
-from pushserver.redis.rows import Changed, Ordered
+from pushserver.redis.rows import Changed, Id, Ordered
 from pushserver.redis.scripts import Bounds, Known
 from pushserver.redis.sentinel import Sentinels, Watch
 from pushserver.redis.state import State
 from pushserver.redis.tail import PACE_SECONDS, Tail
 from pushserver.redis.upkeep import Upkeep
-from pushserver.redis.writer import Id, Writer
+from pushserver.redis.writer import Writer
 
 CHECK_SECONDS = 0.5
 """The interval of the checks."""

@@ -13,6 +13,9 @@ from pushserver.channels.publication import ClientInfo, Draft, Publication
 from pushserver.errors import PushServerError
 from pushserver.hub.follower import Image
 
+Id = tuple[int, int]
+"""The id of an entry of the log: the seq, and the number of the clear after it (0: none)."""
+
 
 class NotOurs(PushServerError):
     """Another program wrote this entry, key or answer; the text says what it is."""
@@ -119,6 +122,17 @@ def info_of(client: bytes, text: bytes) -> ClientInfo:
         raise ValueError(f"a subscriber in Redis is {text!r:.80}: {error!s:.80}") from None
     user = rest[:end].decode("utf-8", "surrogatepass")
     return ClientInfo(client.decode(), user, conn_info, chan_info)
+
+
+def follows(place: Id, before: Id) -> bool:
+    """Whether there can be no entry between these two."""
+    return place in ((before[0] + 1, 0), (before[0], before[1] + 1))
+
+
+def id_of(name: bytes) -> Id:
+    """The id of an entry of a stream; raises ValueError."""
+    seq, _, number = name.partition(b"-")
+    return int(seq), int(number)
 
 
 def entry_of(epoch: str, entry: Any) -> Entry:

@@ -25,9 +25,18 @@ from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.failures import Failures
 from pushserver.redis.keys import Keys
-from pushserver.redis.rows import Changed, Cleared, Entry, Later, NotOurs, Ordered
+from pushserver.redis.rows import (
+    Changed,
+    Cleared,
+    Entry,
+    Id,
+    Later,
+    NotOurs,
+    Ordered,
+    follows,
+    id_of,
+)
 from pushserver.redis.scripts import Images, Known
-from pushserver.redis.writer import Id, follows, id_of
 
 AT_ONCE = 512
 """The entries of one answer: some milliseconds of work."""

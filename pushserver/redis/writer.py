@@ -22,6 +22,7 @@ from pushserver.redis.connection import Session
 from pushserver.redis.failures import NOT_DONE, Failures
 from pushserver.redis.keys import Keys
 from pushserver.redis.refusals import Refusals
+from pushserver.redis.rows import Id, follows, id_of
 from pushserver.redis.scripts import Bounds, Images, Known, Numbered
 
 WAITING_BYTES = 32 * 2**20
@@ -37,9 +38,6 @@ PATIENCE_SECONDS = 8.0
 of this package waits ten seconds."""
 ENTRIES_AT_ONCE = 500
 """The entries of one answer in which receipts are looked up."""
-
-Id = tuple[int, int]
-"""The id of an entry of the log: the seq, and the number of the clear after it (0: none)."""
 
 
 class _Waiting:
@@ -458,17 +456,6 @@ def _numbered(epoch: str, entry: Any) -> Numbered:
     assert isinstance(appended, rows.Appended), "not an entry of a node"
     row = appended.publication
     return Numbered("new", row.seq, row.offset, appended.generation, epoch, round(row.time * 1000))
-
-
-def follows(place: Id, before: Id) -> bool:
-    """Whether there can be no entry between these two."""
-    return place in ((before[0] + 1, 0), (before[0], before[1] + 1))
-
-
-def id_of(name: bytes) -> Id:
-    """The id of an entry of a stream; raises ValueError."""
-    seq, _, number = name.partition(b"-")
-    return int(seq), int(number)
 
 
 def _unknown() -> Unavailable:

@@ -17,8 +17,8 @@ from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.keys import Keys
 from pushserver.redis.problems import Problem
+from pushserver.redis.rows import Id
 from pushserver.redis.scripts import Known
-from pushserver.redis.writer import Id
 from tests.unit.fakes.redis_presence import PresenceScripts, Subscribers
 
 MOST = 10_000
