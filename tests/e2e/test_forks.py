@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,11 @@ def server_of(folder: Path, durability: str) -> Server:
     return Server(folder, "--app", "forks:app", "--config", str(config))
 
 
-@pytest.mark.parametrize("durability", MODES)
-@pytest.mark.parametrize("method", ["fork", "os.fork", "spawn"])
+@pytest.mark.parametrize(
+    ("method", "durability"),
+    # A process that is spawned has no copy of the store.
+    [*product(("fork", "os.fork"), MODES), ("spawn", "sync")],
+)
 def test_calls_of_a_child_are_refused_and_the_parent_continues(
     folder: Path, method: str, durability: str
 ) -> None:
