@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from traceback import extract_tb
-from types import MappingProxyType
+from types import CodeType, MappingProxyType
 from typing import Any
 
 from jinja2 import (
@@ -161,19 +161,19 @@ class _Compiled(BytecodeCache):
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[str, bytes]] = {}
+        self._kept: dict[str, tuple[str, CodeType | None]] = {}
 
     def get_cache_key(self, name: str, filename: str | None = None) -> str:
         # Not by name: an include of `data.name` could ask for one file by any number of names.
         return filename or name
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        checksum, code = self._kept.get(bucket.key, ("", b""))
+        checksum, code = self._kept.get(bucket.key, ("", None))
         if checksum == bucket.checksum:
-            bucket.bytecode_from_string(code)
+            bucket.code = code
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        self._kept[bucket.key] = bucket.checksum, bucket.bytecode_to_string()
+        self._kept[bucket.key] = bucket.checksum, bucket.code
 
 
 _COMPILED = _Compiled()

@@ -15,7 +15,7 @@ from twisted.web.server import Site
 
 from tests.unit.fakes.web import Line, Server, handshake, parse, request
 
-MARK = "kept"
+MARK = "k3pt"
 BIG = {f"x_{MARK}_{n}": MARK * 10 for n in range(100)}
 HEADS: dict[str, dict[str, str]] = {
     "many fields": BIG,
@@ -24,7 +24,7 @@ HEADS: dict[str, dict[str, str]] = {
     "authorization": {"x_forwarded_for": MARK, "user_agent": MARK, "referer": f"http://{MARK}/"},
 }
 QUERY = f"?x={MARK * 500}&{MARK}=1"
-CONNECT = b'{"id":1,"connect":{"name":"kept"}}'
+CONNECT = b'{"id":1,"connect":{"name":"%s"}}' % MARK.encode()
 REQUESTS: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
     "sse": (f"/channels/a{QUERY}", "GET", b"", {"accept": "text/event-stream"}),
     "ndjson": (f"/channels/a{QUERY}", "GET", b"", {"accept": "application/x-ndjson"}),
