@@ -13,9 +13,10 @@ from pushserver.auth.patterns import Patterns
 from pushserver.channels.channel import Channel
 from pushserver.errors import Denied, WrongKey
 from pushserver.resources.history import number
+from pushserver.resources.live_pages import LivePages
 from pushserver.sessions.node import Node
 from pushserver.web.gate import Gate
-from pushserver.web.resource import answer_json
+from pushserver.web.resource import HTML, JSON, Answer, LeafResource, Refusal, answer_json, wants
 
 MOST = 1_000
 """The most channels in one list."""
@@ -23,6 +24,27 @@ RATE_SECONDS = 60.0
 """The time in which `last_minute` and `minute` count."""
 MOST_SLICES = 60
 """The most parts of the last minute that are counted."""
+
+
+class ChannelListResource(LeafResource):
+    """`/channels/`: the list of all channels, for programs on this machine and with an API key.
+
+    Its page is for everyone: it asks for the list, and for a key if it needs one.
+    """
+
+    def __init__(self, node: Node, gate: Gate, pages: LivePages):
+        super().__init__()
+        self._node = node
+        self._gate = gate
+        self._pages = pages
+
+    def answer_get(self, request: Request) -> Answer:
+        wanted = wants(request, (JSON, HTML))
+        if wanted is None:
+            raise Refusal(406, f"expected Accept to allow {JSON} or {HTML}")
+        if wanted == JSON:
+            return channel_list(request, self._node, readable_channels(request, self._gate))
+        return self._pages.of_list(request, "..", self._pages.may_list(request))
 
 
 def readable_channels(request: Request, gate: Gate) -> Patterns:

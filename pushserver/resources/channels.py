@@ -1,4 +1,4 @@
-"""`/channels/{name}`, `/events` and `/`: reading channels as a page, a stream or a history."""
+"""`/channels/{name}` and `/events`: channels as a page, a stream or a history."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pushserver.channels.publication import Publication
 from pushserver.protocols.representations import OBJECTS
 from pushserver.resources.as_query import lacks_fragments, representation, wants_html
 from pushserver.resources.bulk import Bulks
-from pushserver.resources.channel_list import channel_list, readable_channels
+from pushserver.resources.channel_list import ChannelListResource
 from pushserver.resources.fragments import Fragments
-from pushserver.resources.history import argument, fragments, history, tell_cursor
-from pushserver.resources.permissions import PermissionsResource, useful
+from pushserver.resources.history import argument, fragments, history
+from pushserver.resources.live_pages import MOST_ON_A_PAGE, LivePages
+from pushserver.resources.permissions import PermissionsResource
 from pushserver.resources.publish import publish, publish_at_once
 from pushserver.resources.streams import Streams
 from pushserver.sessions.node import Node
 from pushserver.web.accept import preferred
-from pushserver.web.document import Document, answer_page
 from pushserver.web.gate import Gate
 from pushserver.web.mount import to_folder
 from pushserver.web.resource import (
@@ -48,19 +48,12 @@ from pushserver.web.short_post import Soon
 
 @dataclass(frozen=True, slots=True)
 class ChannelContext:
-    """The shared state of the resources of channels.
-
-    `page` renders the live page; its arguments are the names of its channels, the relative path to
-    the server's root, the history size in publications, whether failures are shown, and whether
-    there is a field for a token or key. `list_page` renders the list of channels; its arguments are
-    that path, whether it has a field for a key, and whether the viewer may see the list.
-    """
+    """The shared state of the resources of channels."""
 
     node: Node
-    streams: Streams
-    page: Callable[[tuple[str, ...], str, int, bool, bool], Document]
     gate: Gate
-    list_page: Callable[[str, bool, bool], Document]
+    streams: Streams
+    pages: LivePages
     fragments: Fragments
     bulks: Bulks = field(default_factory=Bulks)
     elsewhere: Resource | None = None
@@ -89,7 +82,9 @@ class ChannelsResource(ContainerResource):
             return PermissionsResource(context.node, context.gate, name)
         if request.postpath:
             return NotFound("/channels/NAME")
-        return ChannelResource(context, name) if name else ChannelListResource(context)
+        if not name:
+            return ChannelListResource(context.node, context.gate, context.pages)
+        return ChannelResource(context, name)
 
 
 def is_for_main(path: bytes, request: Request) -> bool:
@@ -106,37 +101,6 @@ def is_for_main(path: bytes, request: Request) -> bool:
     ):
         return False
     return preferred(header(request, "accept") or "", OFFERS) == HTML
-
-
-def may_list(gate: Gate, request: Request) -> bool:
-    """Whether the caller may read the list of channels; see `readable_channels`."""
-    key = gate.caller(request)
-    return key is not None and "read" in key.may
-
-
-def list_page(context: ChannelContext, request: Request, root: str, permitted: bool) -> Answer:
-    """The page of the list; `root` as for `live_page`."""
-    return answer_page(request, context.list_page(root, "key" in context.gate.accepts, permitted))
-
-
-class ChannelListResource(LeafResource):
-    """`/channels/`: the list of all channels, for programs on this machine and with an API key.
-
-    Its page is for everyone: it asks for the list, and for a key if it needs one.
-    """
-
-    def __init__(self, context: ChannelContext):
-        super().__init__()
-        self._context = context
-
-    def answer_get(self, request: Request) -> Answer:
-        wanted = wants(request, (JSON, HTML))
-        if wanted is None:
-            raise Refusal(406, f"expected Accept to allow {JSON} or {HTML}")
-        gate = self._context.gate
-        if wanted == JSON:
-            return channel_list(request, self._context.node, readable_channels(request, gate))
-        return list_page(self._context, request, "..", may_list(gate, request))
 
 
 class ChannelResource(LeafResource):
@@ -159,7 +123,7 @@ class ChannelResource(LeafResource):
             return context.streams.respond(request, chosen, (name,))
         wanted = wants(request, OFFERS)
         if wanted == HTML:
-            return live_page(context, request, (name,), "..")
+            return context.pages.of_channels(request, (name,), "..")
         if wanted == JSON:
             return context.gate.identified(request, "http", partial(self._history, request, name))
         if wanted is None:
@@ -203,25 +167,6 @@ class ChannelResource(LeafResource):
         return publish(request, name, context.node, context.gate, context.bulks, identity)
 
 
-class FrontResource(LeafResource):
-    """`/`: the live page of the front channel.
-
-    `lists`: it is the list of channels, for those who may see that.
-    """
-
-    def __init__(self, context: ChannelContext, name: str, lists: bool = False):
-        super().__init__()
-        self._context = context
-        self._name = name
-        self._lists = lists
-
-    def answer_get(self, request: Request) -> Answer:
-        context = self._context
-        if self._lists and may_list(context.gate, request):
-            return list_page(context, request, ".", permitted=True)
-        return live_page(context, request, (self._name,), ".")
-
-
 class EventsResource(LeafResource):
     """`/events?channel=a&channel=b`: several channels as a stream with one cursor, or a page."""
 
@@ -240,7 +185,7 @@ class EventsResource(LeafResource):
             return self._context.streams.upgrade(request, names)
         if is_page:
             vary(request, b"Accept")
-            return live_page(self._context, request, names, ".")
+            return self._context.pages.of_channels(request, names, ".")
         chosen = representation(self._context.fragments, request, names)
         return self._context.streams.respond(request, chosen, names)
 
@@ -265,23 +210,5 @@ class EventsResource(LeafResource):
         return names
 
 
-def live_page(
-    context: ChannelContext, request: Request, names: tuple[str, ...], root: str
-) -> Answer:
-    """The live page of the channels; `root` is the relative path to the server's root."""
-    size = max(context.node.history.options(name).history_size for name in names)
-    key = context.gate.caller(request)
-    shows_failures = key is not None and all(key.allows("publish", name) for name in names)
-    login = any(useful(context.node, context.gate, name) for name in names)
-    page = context.page(names, root, size, shows_failures, login)
-    # A page that the application would have to be asked about is the same for everybody.
-    identity = context.gate.identity_at_once(request)
-    if identity is not None and len(names) == 1:
-        tell_cursor(request, context.node, context.gate, names[0], identity)
-    return answer_page(request, page)
-
-
-MOST_ON_A_PAGE = 32
-"""The most channels on one live page."""
 OFFERS = (JSON, EVENT_STREAM, LINES, HTML)
 """The media types of a channel."""

@@ -24,6 +24,7 @@ from pushserver.resources.centrifuge import ConnectionContext
 from pushserver.resources.channels import ChannelContext
 from pushserver.resources.fragments import Fragments
 from pushserver.resources.health import health
+from pushserver.resources.live_pages import LivePages
 from pushserver.resources.metrics import MetricsResource
 from pushserver.resources.own_pages import OwnPages, PageContext
 from pushserver.resources.pages import Pages
@@ -148,10 +149,9 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
     main = None if base.relays is None else base.relays.main
     channels = ChannelContext(
         node,
-        Streams(node, gate, base.fragments, upgrade, respond),
-        pages.channel,
         gate,
-        pages.channels,
+        Streams(node, gate, base.fragments, upgrade, respond),
+        LivePages(node, gate, pages),
         base.fragments,
         elsewhere=main,
     )

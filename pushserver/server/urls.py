@@ -15,13 +15,9 @@ from pushserver.config.settings import Page, Server, SocketIO
 from pushserver.errors import StartFailed
 from pushserver.resources.api import ApiResource
 from pushserver.resources.centrifuge import ConnectionContext, EmulationResource
-from pushserver.resources.channels import (
-    ChannelContext,
-    ChannelsResource,
-    EventsResource,
-    FrontResource,
-)
+from pushserver.resources.channels import ChannelContext, ChannelsResource, EventsResource
 from pushserver.resources.hooks import HooksResource
+from pushserver.resources.live_pages import FrontResource
 from pushserver.resources.own_pages import OwnPages
 from pushserver.resources.pages import CLIENT, COLOURS, SOCKET_IO, asset_folder
 from pushserver.resources.root import (
@@ -85,7 +81,7 @@ def tree(
         if IHook.providedBy(runner.source)
     }
     children: dict[bytes, Resource] = {
-        b"": FrontResource(channels, server.front_channel, lists),
+        b"": FrontResource(channels.pages, server.front_channel, lists),
         b"channels": ChannelsResource(channels),
         b"events": EventsResource(channels),
         b"api": ApiResource(

@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from pushserver import PushServer
-from pushserver.channels.channel import ChannelOptions
 from pushserver.config.limits import Limits
-from pushserver.config.settings import Auth, Config
+from pushserver.config.settings import Config
 from pushserver.config.settings import Server as ServerConfig
 from tests.unit.fakes.web import BROWSER, Server, handshake, parse, request
 
@@ -16,18 +11,6 @@ SSE = "text/event-stream"
 LINES = "application/x-ndjson"
 FOREIGN = "http://evil.example"
 APP = "https://app.example"
-
-
-def begun(server: Server, path: str, **headers: str) -> tuple[int, str, list[Any]]:
-    """Status, media type and the first objects of a stream."""
-    line = server.open(path, **headers)
-    answer = parse(line.take())
-    media = answer["content-type"]
-    if media == SSE:
-        texts = [b[6:] for b in answer.body.split(b"\n") if b.startswith(b"data: ")]
-    else:
-        texts = answer.body.splitlines()
-    return answer.status, media, [json.loads(text) for text in texts if text]
 
 
 def test_a_program_gets_the_history_as_json() -> None:
@@ -56,44 +39,6 @@ def test_reading_an_unknown_channel_does_not_create_it() -> None:
     answer = server.get("/channels/never")
     assert (answer.json["offset"], answer.json["publications"]) == (0, [])
     assert server.hub.history.channels == {}
-
-
-def test_a_browser_gets_the_live_page_of_any_channel() -> None:
-    server = Server(options=ChannelOptions(history_size=123))
-    page = server.get("/channels/chat:lobby", accept=BROWSER)
-    assert (page.status, page["content-type"]) == (200, "text/html; charset=utf-8")
-    assert page["cache-control"] == "no-cache"
-    assert "Accept" in page["vary"]
-    assert b'data-channels="chat:lobby"' in page.body
-    assert b'data-history-size="123"' in page.body
-    assert b'src="../static/' in page.body
-
-
-def test_the_front_page_is_that_of_the_front_channel() -> None:
-    server = Server(config=Config(server=ServerConfig(front_channel="front")))
-    for accept in (BROWSER, "application/json", ""):
-        page = server.get("/", accept=accept)
-        assert page["content-type"].startswith("text/html")
-        assert b'data-channels="front"' in page.body
-        assert b'src="./static/' in page.body
-    head = server.get("/", "HEAD")
-    assert (head.status, head.rest) == (200, b"")
-    assert int(head["content-length"]) == len(server.get("/").body)
-
-
-def test_the_front_page_is_the_list_of_several_channels_for_those_who_may_see_it() -> None:
-    app = PushServer()
-    for name in ("one", "two"):
-        app.source(name, every=60.0, name=name)(lambda: 1)
-    server = Server(app=app)
-    assert b'id="channels"' in server.get("/", accept=BROWSER).body
-    guarded = Server(config=Config(auth=Auth(api_keys=["key of 16 letters"])), app=app)
-    assert b'data-channels="one"' in guarded.get("/", accept=BROWSER).body
-    listed = guarded.get("/", accept=BROWSER, x_api_key="key of 16 letters")
-    assert b'id="channels"' in listed.body
-    chosen = Config(server=ServerConfig(front_channel="two"))
-    other = Server(config=chosen, app=app)
-    assert b'data-channels="two"' in other.get("/", accept=BROWSER).body
 
 
 @pytest.mark.parametrize(
@@ -125,63 +70,6 @@ def test_an_unknown_accept_is_406() -> None:
         assert (status, message.startswith("expected Accept to allow")) == (406, True)
 
 
-def test_a_websocket_is_opened_with_any_accept_header() -> None:
-    server = Server()
-    server.publish()
-    socket = server.websocket("/channels/numbers?last=1", accept=BROWSER)
-    note, publication = [json.loads(frame.payload) for frame in socket.seen]
-    assert note["subscribed"]["offset"] == 0
-    assert publication["offset"] == 1
-    server.publish()
-    assert [text["offset"] for text in socket.texts()] == [2]
-
-
-def test_lines_are_a_stream_of_objects() -> None:
-    server = Server()
-    line = server.open("/channels/numbers", accept=LINES)
-    answer = parse(line.take())
-    assert (answer["content-type"], answer["cache-control"]) == (LINES, "no-store")
-    assert list(json.loads(answer.body)) == ["subscribed"]
-    server.publish(data="x")
-    text = line.take().split(b"\r\n")[1]
-    assert json.loads(text)["data"] == "x"
-
-
-@pytest.mark.parametrize("accept", [SSE, LINES])
-def test_a_stream_resumes_from_its_cursor_or_sends_a_reset(accept: str) -> None:
-    server = Server(options=ChannelOptions(history_size=2))
-    for _ in range(4):
-        server.publish()
-    epoch = server.hub.history.epoch
-    _, _, objects = begun(server, f"/channels/numbers?since={epoch}:2", accept=accept)
-    assert [o["offset"] for o in objects if "offset" in o] == [3, 4]
-    for since, reason in ((f"{epoch}:1", "evicted"), (f"{epoch}:9", "ahead"), ("x:1", "epoch")):
-        _, _, objects = begun(server, f"/channels/numbers?since={since}", accept=accept)
-        (reset,) = [o.get("reset", o) for o in objects if "reason" in o.get("reset", o)]
-        assert (reset["reason"], reset["id"]) == (reason, f"{epoch}:4")
-
-
-def test_a_browser_resumes_by_last_event_id() -> None:
-    server = Server()
-    for _ in range(3):
-        server.publish()
-    epoch = server.hub.history.epoch
-    path = "/channels/numbers?since=oldest"
-    for headers in ({"last_event_id": f"{epoch}:2"}, {}):
-        _, _, objects = begun(server, path, accept=SSE, **headers)
-        assert [o["offset"] for o in objects[1:]] == ([3] if headers else [1, 2, 3])
-    _, _, objects = begun(server, f"/channels/numbers?lastEventId={epoch}:1", accept=SSE)
-    assert [o["offset"] for o in objects[1:]] == [2, 3]
-
-
-@pytest.mark.parametrize("bad", ["nonsense", "é", "e:x", "x" * 1000])
-def test_an_invalid_id_causes_a_reset_and_not_the_end(bad: str) -> None:
-    server = Server()
-    status, _, objects = begun(server, "/channels/numbers", accept=SSE, last_event_id=bad)
-    assert status == 200
-    assert objects[0]["reason"] == "epoch"
-
-
 @pytest.mark.parametrize(
     ("query", "words"),
     [
@@ -206,27 +94,6 @@ def test_an_invalid_query_is_400_and_names_the_parameter(
     assert (status, words in message) == (400, True), message
     assert len(message) < 300
     assert server.is_empty()
-
-
-def test_several_channels_are_one_stream_with_one_cursor() -> None:
-    server = Server()
-    for name in "abcab":
-        server.publish(name)
-    epoch = server.hub.history.epoch
-    path = f"/events?channel=a&channel=b&channel=a&since={epoch}:1"
-    for accept in (SSE, LINES):
-        _, media, objects = begun(server, path, accept=accept)
-        assert media == accept
-        ids = [o["id"] for o in objects if "offset" in o]
-        assert ids == [f"{epoch}:{seq}" for seq in (2, 4, 5)]
-    socket = server.websocket("/events?channel=a&channel=b")
-    assert [json.loads(frame.payload)["subscribed"]["channel"] for frame in socket.seen] == [
-        "a",
-        "b",
-    ]
-    server.publish("b")
-    assert [text["channel"] for text in socket.texts()] == ["b"]
-    assert server.get("/events?channel=a", "HEAD", accept=SSE).rest == b""
 
 
 @pytest.mark.parametrize(

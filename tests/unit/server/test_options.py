@@ -21,7 +21,7 @@ from pushserver.config.settings import Config, Source
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.config.settings import Store as StoreConfig
 from pushserver.errors import StartFailed
-from pushserver.resources.channels import FrontResource
+from pushserver.resources.live_pages import FrontResource
 from pushserver.resources.root import UserPages
 from pushserver.server import options as options_module
 from pushserver.server.build import build, with_app
