@@ -120,7 +120,7 @@ def _checked(
     except UnicodeEncodeError:
         raise InvalidData("a lone surrogate (\\ud800 to \\udfff) is not a character") from None
     except json.JSONDecodeError as error:
-        raise NotJSON(f"{error.msg} at character {error.pos}") from None
+        raise NotJSON(f"{error.msg.removesuffix(' at')} at character {error.pos}") from None
 
 
 def utf8(text: bytes) -> str:

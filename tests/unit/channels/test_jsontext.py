@@ -73,6 +73,7 @@ REFUSED = [
     (b"{'a': 1}", "property name"),
     # Python 3.13 has another message.
     (b"[1,]", "at character"),
+    (b'"a\n"', "Invalid control character at character 2"),
     (b'{"a":1,}', "at character"),
     (b'{"a":1} {"a":2}', "Extra data at character 8"),
     (b"[1", "delimiter"),
