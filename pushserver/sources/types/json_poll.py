@@ -87,8 +87,11 @@ def _normalized(value: object) -> object:
         return {key: _normalized(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_normalized(inner) for inner in value]
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LONG:
         return int(value)
+    if isinstance(value, int) and abs(value) >= _LONG and value == float(value):
+        # Not the other way round: 1e308 would become 309 digits, and a megabyte of it 54.
+        return float(value)
     return value
 
 
@@ -100,5 +103,8 @@ def _make(options: Options) -> PollSource:
         raise ValueError(f"path: {error}") from None
     return PollSource(options, fetcher, pointer)
 
+
+_LONG = 1 << 64
+"""Integers from this one on are written as floats where they are equal to one."""
 
 POLL = BuiltInType(Options, _make)

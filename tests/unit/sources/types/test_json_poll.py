@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from pushserver.errors import InvalidData, Unavailable
 from pushserver.sources.interface import SourceFailed
 from pushserver.sources.types.json_pointer import NotThere, Pointer
-from pushserver.sources.types.json_poll import POLL, Options, digest
+from pushserver.sources.types.json_poll import POLL, Options, _normalized, digest
 from tests.unit.fakes.remote import FakeFeed, Remote, RemoteCase, failure_of
 
 RATES = {"base": "USD", "rates": {"EUR": 0.92, "CHF": 0.88}, "a/b": [1, {"~": None}]}
@@ -351,6 +351,11 @@ def test_any_pointer_returns_a_value_or_raises_value_error_or_not_there(
         (1, 1.0, True),
         ([1e2], [100], True),
         (0.0, -0.0, True),
+        (10**22, 1e22, True),
+        (int(1e308), 1e308, True),
+        (-int(1e308), -1e308, True),
+        (2**64 + 1, 2.0**64, False),
+        (2**53 + 1, 2.0**53, False),
         ([1, 2], [2, 1], False),
         (1, True, False),
         (0, False, False),
@@ -362,6 +367,11 @@ def test_any_pointer_returns_a_value_or_raises_value_error_or_not_there(
 )
 def test_equal_json_values_have_equal_digests(one: object, other: object, same: bool) -> None:
     assert (digest(one) == digest(other)) is same
+
+
+def test_long_floats_are_not_written_out_for_the_digest() -> None:
+    # 1e308 has 309 digits, so a megabyte of it would become 54 MB.
+    assert len(json.dumps(_normalized([1e308, -1.5e300, 1e25]))) < 40
 
 
 @given(VALUES)
