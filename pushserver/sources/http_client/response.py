@@ -70,6 +70,7 @@ class Response:
         self._response = response
         self._connection = connection
         self._body = _Body()
+        connection.on_received = self._body.wake
         response.deliverBody(self._body)
 
     def header(self, name: str) -> str:
@@ -92,6 +93,8 @@ class Response:
 
         Nothing is received between two calls. Raises SourceFailed if the connection broke.
         """
+        if self._body.waits:
+            await self._connection.rest()
         try:
             return await self._body.read()
         except ResponseFailed as error:
@@ -204,6 +207,9 @@ def _description(error: BaseException) -> str:
     if isinstance(details, list) and details and isinstance(details[0], tuple):
         # OpenSSL's: library, function, reason.
         return f"TLS: {details[0][-1]}"
+    if error.args[1:] and isinstance(error.args[1], bytes):
+        # Twisted's ParseError: the reason, and the malformed line.
+        return f"{details}: {error.args[1]!r:.80}"
     return str(error) or type(error).__name__
 
 
@@ -217,24 +223,33 @@ def _decompressed(body: bytes, max_bytes: int) -> bytes:
 
 
 class _Body(Protocol):
-    """A body that is read piece by piece; the connection is paused between two reads."""
+    """A body that is read piece by piece; the connection is paused between two reads.
+
+    One read from the socket may have thousands of chunks: the reader gets them together, when
+    `wake` is called.
+    """
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._end_reason: Failure | None = None
         self._reader: Deferred[None] | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to return yet."""
+        return not self._pieces and self._end_reason is None
+
     def dataReceived(self, data: bytes) -> None:
+        if not self._pieces:
+            cast(IPushProducer, self.transport).pauseProducing()
         self._pieces.append(data)
-        cast(IPushProducer, self.transport).pauseProducing()
-        self._wake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_reason = reason
-        self._wake()
+        self.wake()
 
     async def read(self) -> bytes:
-        if not self._pieces and self._end_reason is None:
+        if self.waits:
             self._reader = Deferred()
             cast(IPushProducer, self.transport).resumeProducing()
             await self._reader
@@ -248,7 +263,10 @@ class _Body(Protocol):
             self._end_reason.raiseException()
         return b""
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let `read` return, if there is something to return."""
+        if self.waits:
+            return
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.callback(None)

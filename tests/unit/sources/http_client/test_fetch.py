@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -17,15 +17,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import StringTransport
 
 import pushserver
-from pushserver.sources.http_client.connection import HEAD_BYTES
+from pushserver.sources.http_client.connection import HEAD_BYTES, MAX_REST_SECONDS, Connection
 from pushserver.sources.http_client.fetch import MAX_REDIRECTS, Document, Fetcher, _origin
 from pushserver.sources.http_client.response import MAX_RETRY_SECONDS, UnusableResponse, retry_after
 from pushserver.sources.interface import SourceFailed
+from pushserver.usercode.reactor import Reactor
 from tests.unit.fakes.remote import Remote, RemoteCase, StillReactor, Visit, failure_of, reactor
 from tests.unit.fakes.web import Log
 
@@ -197,6 +201,71 @@ class TestBody(FetchCase):
         response.close()
         await visit.gone
 
+    async def test_chunks_of_one_read_are_one_piece(self) -> None:
+        remote = self.remote()
+        opening = self.start(Fetcher(remote.url, {}, 30).open(reactor, {}))
+        visit = await remote.visit()
+        visit.begin(transfer_encoding="chunked")
+        response = await opening
+        reading = self.start(response.read())
+        visit.write(b"1\r\nx\r\n" * 5_000)
+        # Maybe not all: the bytes need not arrive at once.
+        assert len(await reading) > 1
+        response.close()
+        await visit.gone
+
+
+class SlowReader:
+    """A connection whose response takes `seconds` for each read from the socket."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.seconds = 0.0
+        self.connection = Connection(cast(Reactor, self.clock))
+        self.connection.wrappedFactory = Factory.forProtocol(Protocol)
+        self.connection.on_received = lambda: self.clock.advance(self.seconds)
+        self._meter = self.connection.buildProtocol(IPv4Address("TCP", "127.0.0.1", 80))
+        self._meter.makeConnection(StringTransport())
+
+    def receive(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._meter.dataReceived(b"x")
+
+    def rest(self) -> float:
+        """Return the length of the rest that the reader has to take now."""
+        began = self.clock.seconds()
+        resting = Deferred.fromCoroutine(self.connection.rest())
+        while not resting.called:
+            self.clock.advance(0.25)
+        return self.clock.seconds() - began
+
+
+class TestShare:
+    def test_slow_response_rests_three_times_as_long(self) -> None:
+        reader = SlowReader()
+        reader.receive(1.0)
+        assert reader.rest() == 3.0
+        reader.receive(0.5)
+        assert reader.rest() == 1.5
+
+    def test_many_short_reads_count_together(self) -> None:
+        reader = SlowReader()
+        for _ in range(64):
+            reader.receive(1 / 64)
+        assert reader.rest() == 3.0
+
+    def test_pauses_of_the_other_server_count_as_rest(self) -> None:
+        reader = SlowReader()
+        for _ in range(64):
+            reader.receive(1 / 64)
+            reader.clock.advance(3 / 64)
+        assert reader.rest() == 0.0
+
+    def test_rest_is_bounded(self) -> None:
+        reader = SlowReader()
+        reader.receive(1_000.0)
+        assert reader.rest() == MAX_REST_SECONDS
+
 
 class EndlessBody:
     """Sends until the connection is full; `paused` fires when it is paused."""
@@ -327,6 +396,13 @@ class TestNoResponse(FetchCase):
         error = await failure_of(fetching)
         assert type(error) is SourceFailed
         return str(error)
+
+    async def test_malformed_first_line_is_named(self) -> None:
+        visit, fetching = await self.requested(self.remote())
+        visit.write(b"hello\xff" + b"x" * 200 + b"\r\n")
+        message = await self.failure(fetching)
+        assert message.partition(": ")[2].startswith(r"wrong number of parts: b'hello\xffxxx")
+        assert len(message) < 150
 
     async def test_refused_connection_fails(self) -> None:
         with socket.socket() as bound:
