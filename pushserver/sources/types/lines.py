@@ -13,6 +13,7 @@ from pushserver.sources.engine.retry import publish_when_possible
 from pushserver.sources.interface import Feed
 
 LineFormat = Literal["text", "json"]
+LINES_PER_TURN = 200
 CUT = {"cut": "true"}
 """The tag of a line that was cut."""
 
@@ -75,12 +76,13 @@ class Splitter:
 
 
 class Lines:
-    """Publishes lines, as strings or as JSON values."""
+    """Publishes lines, as strings or as JSON values; not all in one turn of the reactor."""
 
     def __init__(self, feed: Feed, line_format: LineFormat, max_bytes: int):
         self._feed = feed
         self._format = line_format
         self._max_bytes = max_bytes
+        self._count = 0
 
     async def publish(self, line: Line, tags: dict[str, str] | None = None) -> None:
         """Publish one line; waits while the server cannot publish.
@@ -88,6 +90,10 @@ class Lines:
         A byte order mark before the line is left out. A line that was cut gets the tag CUT. With
         the format `json` empty lines are skipped, and so are invalid ones, with a warning.
         """
+        self._count += 1
+        if self._count % LINES_PER_TURN == 0:
+            # Before the line: after it a cancellation would publish it again.
+            await self._feed.sleep(0)
         if line.cut:
             action = "cut" if self._format == "text" else "skipped"
             self._feed.trouble(

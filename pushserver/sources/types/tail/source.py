@@ -16,8 +16,6 @@ from pushserver.sources.types.source_type import BuiltInType
 from pushserver.sources.types.tail.follower import Follower
 from pushserver.sources.types.tail.logfile import Mark
 
-_PER_TURN = 200
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -78,12 +76,10 @@ class TailSource:
                     feed.ok()
             while follower.warnings:
                 feed.trouble(f"{options.path}: {follower.warnings.pop(0)}")
-            for count, step in enumerate(steps, 1):
+            for step in steps:
                 if step.line is not None:
                     await lines.publish(step.line)
                 feed.remember(dataclasses.asdict(step.mark))
-                if count % _PER_TURN == 0:
-                    await feed.sleep(0)
             await feed.sleep(0 if more else options.poll_milliseconds / 1000)
 
 

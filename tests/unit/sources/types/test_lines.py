@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from pushserver.errors import Unavailable
 from pushserver.sources.engine.retry import RETRY_SECONDS
-from pushserver.sources.types.lines import Line, LineFormat, Lines, Splitter
+from pushserver.sources.types.lines import LINES_PER_TURN, Line, LineFormat, Lines, Splitter
 from tests.unit.fakes.recorder import Recorder
 from tests.unit.fakes.tools import drive
 
@@ -153,6 +153,20 @@ class TestJson:
     def test_empty_line_is_skipped(self, text: bytes) -> None:
         feed = published(Line(text, 0), "json")
         assert (feed.published, feed.troubles) == ([], [])
+
+
+def test_skipped_lines_are_not_all_handled_in_one_turn() -> None:
+    feed = Recorder()
+    lines = Lines(feed, "json", 10)
+
+    async def publish_all() -> None:
+        for _ in range(2 * LINES_PER_TURN - 1):
+            await lines.publish(Line(b"no", 3))
+
+    done = Deferred.fromCoroutine(publish_all())
+    assert (len(feed.troubles), done.called) == (LINES_PER_TURN - 1, False)
+    feed.reactor.advance(0)
+    assert (len(feed.troubles), done.called) == (2 * LINES_PER_TURN - 1, True)
 
 
 def test_line_waits_while_publishing_is_unavailable() -> None:
