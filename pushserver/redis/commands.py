@@ -19,10 +19,25 @@ Fails with ErrorReply or Gone. Redis carries out the commands of a connection in
 class ErrorReply(PushServerError):
     """Redis answered with an error; the text is its own and begins with a word such as `OOM`."""
 
+    keys: Sequence[bytes] = ()
+    """With WRONGTYPE the keys of the command, one of which has the wrong type."""
+
     @property
     def word(self) -> str:
         """The first word."""
         return str(self).partition(" ")[0]
+
+
+def keys_of(command: Sequence[bytes]) -> Sequence[bytes]:
+    """The keys of one of our commands."""
+    match command:
+        case [b"EVALSHA" | b"EVAL", _, count, *rest]:
+            return rest[: int(count)]
+        case [b"XREAD", *rest]:
+            keys_and_ids = rest[rest.index(b"STREAMS") + 1 :]
+            return keys_and_ids[: len(keys_and_ids) // 2]
+        case _:
+            return command[1:2]
 
 
 class Gone(PushServerError):

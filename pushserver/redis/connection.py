@@ -32,6 +32,7 @@ from pushserver.redis.keys import Keys
 from pushserver.redis.problems import AWAY, BROKEN, SILENT, TAKEN, UNFIT, UNKNOWN, Problem, of_reply
 from pushserver.redis.scripts import Attached, Known
 from pushserver.redis.sentinel import NoMaster, Sentinels
+from pushserver.usercode.rate import LogLimiter
 
 SCRIPTS = tuple(
     script
@@ -134,12 +135,19 @@ def server_of(info: bytes, fsync: str) -> Server:
 async def _ask(send: Send) -> Server:
     """The server at the other end, if it can have the log; raises Unfit, ErrorReply and Gone."""
     info = await send([b"INFO"])
+    if not isinstance(info, bytes):
+        raise Unfit(f"its answer to INFO is {info!r:.80}: expected a text, as of Redis or Valkey")
     try:
-        _, fsync = await send([b"CONFIG", b"GET", b"appendfsync"])
-    except (ErrorReply, ValueError):
-        # Not permitted: then nobody knows.
-        fsync = b""
-    return server_of(info, fsync.decode("utf-8", "replace"))
+        setting = await send([b"CONFIG", b"GET", b"appendfsync"])
+    except ErrorReply:
+        setting = None
+    match setting:
+        case [_, bytes(value)]:
+            fsync = value.decode("utf-8", "replace")
+        case _:
+            # Not permitted: then nobody knows.
+            fsync = ""
+    return server_of(info, fsync)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +221,7 @@ class Connection:
         self._asked = 0.0
         self._since = 0.0
         self._failures = 0
+        self._broken = LogLimiter()
 
     def start(self) -> None:
         """Connect now."""
@@ -283,7 +292,10 @@ class Connection:
         attempt.addErrback(self._broke)
 
     def _broke(self, failure: Failure) -> None:
-        self._log.failure("the connection to Redis failed", failure, event_name="redis_failed")
+        more = self._broken.suffix(self._seconds())
+        if more is not None:
+            line = "the connection to Redis failed{more}"
+            self._log.failure(line, failure, more=more, event_name="redis_failed")
         self._fail(Problem(f"an error in the server: {failure.getErrorMessage()}"))
 
     async def _try(self) -> None:

@@ -30,6 +30,8 @@ _OF_ERRORS = {
     "WRONGTYPE": (UNFIT, "another program has keys there; set another broker.prefix"),
 }
 
+_SHOWN_KEYS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -43,4 +45,9 @@ def of_reply(error: ErrorReply) -> Problem:
     """The problem of a connection that Redis has refused with this error."""
     short, hint = _OF_ERRORS.get(error.word, ("Redis refuses the node", ""))
     text = f"{error!s:.300}"
+    if error.keys:
+        # Redis does not say which.
+        names = [f"{key.decode('utf-8', 'replace')!r:.80}" for key in error.keys[:_SHOWN_KEYS]]
+        more = ", ..." if len(error.keys) > _SHOWN_KEYS else ""
+        hint = f"one of {', '.join(names)}{more}; {hint}" if hint else hint
     return Problem(f"{text} ({hint})" if hint else text, short)

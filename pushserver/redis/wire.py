@@ -16,7 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol
 
-from pushserver.redis.commands import ErrorReply, Gone
+from pushserver.redis.commands import ErrorReply, Gone, keys_of
 from pushserver.usercode.fork import close_in_forks
 
 
@@ -97,6 +97,8 @@ class Wire(HiredisProtocol):  # type: ignore[misc]
         elif again and self._scripts and reply.word == "NOSCRIPT":
             self._refused.append((command, answer))
         else:
+            if reply.word == "WRONGTYPE":
+                reply.keys = keys_of(command)
             answer.errback(reply)
         if self._refused and not self._answers:
             self._send_again()

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from pushserver.config.redis_url import Address, parse_url
 from pushserver.redis import scripts
-from pushserver.redis.commands import ErrorReply, Gone
+from pushserver.redis.commands import ErrorReply, Gone, keys_of
 from pushserver.redis.connection import (
     FIT_SECONDS,
     LONGEST_PAUSE,
@@ -214,6 +214,15 @@ def test_first_run_that_writes_each_answer_vouches_for_no_earlier_one() -> None:
         ({"EVALSHA": b"-LAYOUT 2\r\n"}, "LAYOUT 2"),
         ({"EVALSHA": b"-NOREPLICAS not enough\r\n"}, "NOREPLICAS not enough (min-replicas-to-"),
         ({"INFO": b"?what\r\n"}, "it did not answer as Redis does"),
+        ({"INFO": b"+OK\r\n", "CONFIG": b"+OK\r\n"}, "its version is '': expected 6.2 or later"),
+        ({"INFO": b":1\r\n"}, "its answer to INFO is 1: expected a text, as of Redis or Valkey"),
+        ({"INFO": b"*0\r\n"}, "its answer to INFO is []: expected a text"),
+        ({"INFO": b"$-1\r\n"}, "its answer to INFO is None: expected a text"),
+        ({"HGET": b"-WRONGTYPE Operation\r\n"}, "WRONGTYPE Operation (one of '{ps0}:m'; another "),
+        (
+            {"EVALSHA": b"-WRONGTYPE Operation\r\n"},
+            "WRONGTYPE Operation (one of '{ps0}:m', '{ps0}:log', ",
+        ),
     ],
 )
 def test_refusal_is_told_and_tried_again(answers: dict[str, bytes], problem: str) -> None:
@@ -238,6 +247,39 @@ def test_answer_of_another_shape_is_logged_and_its_connection_ends(trouble: Trou
     assert far.closed
     bench.reactor.advance(0.1)
     assert bench.attempts == 2
+
+
+def test_answers_of_another_shape_are_logged_once_a_minute(trouble: Trouble) -> None:
+    bench = Bench()
+    logged = []
+    while bench.reactor.seconds() < 100:
+        bench.answer(bench.accept(), EVALSHA=b":7\r\n")
+        logged += trouble.take()
+        bench.reactor.advance(LONGEST_PAUSE)
+    assert len(logged) == 2
+    assert " that were not logged)" in logged[1]
+
+
+@pytest.mark.parametrize("setting", [b":7\r\n", b"*0\r\n", b"*2\r\n:1\r\n:2\r\n", b"$-1\r\n"])
+def test_setting_of_another_shape_is_not_known(setting: bytes) -> None:
+    bench = Bench()
+    far = bench.accept()
+    bench.answer(far, CONFIG=setting)
+    assert far.commands[-1][9] == b"0"
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        ([b"EVALSHA", b"sha", b"2", b"a", b"b", b"c"], [b"a", b"b"]),
+        ([b"EVAL", b"text", b"0", b"c"], []),
+        ([b"XREAD", b"BLOCK", b"5", b"STREAMS", b"a", b"b", b"1-0", b"2-0"], [b"a", b"b"]),
+        ([b"XRANGE", b"a", b"-", b"+"], [b"a"]),
+        ([b"INFO"], []),
+    ],
+)
+def test_keys_of_a_command(command: list[bytes], keys: list[bytes]) -> None:
+    assert keys_of(command) == keys
 
 
 def test_pauses_between_attempts_grow_to_a_bound() -> None:

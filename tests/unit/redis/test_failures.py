@@ -66,6 +66,18 @@ def test_refused_reads_are_told_and_logged_once_in_a_while(trouble: Trouble) -> 
     assert len(trouble.take()) == 1
 
 
+def test_the_log_names_the_keys_of_which_one_has_another_type(trouble: Trouble) -> None:
+    error = ErrorReply("WRONGTYPE Operation")
+    error.keys = [b"{ps0}:x", *(b"{ps0}:c:%d\n\xff" % number for number in range(1_000))]
+    node = Node(lambda: fail(error))
+    assert node.reasons() == {"Redis refused it: this Redis cannot have the log"}
+    [line] = trouble.take()
+    assert r"(one of '{ps0}:x', '{ps0}:c:0\n\ufffd', " in line.replace("\ufffd", r"\ufffd")
+    assert "'{ps0}:c:8" in line
+    assert ", ...; another program has keys there; set another broker.prefix)" in line
+    assert "'{ps0}:c:9" not in line
+
+
 @pytest.mark.parametrize("error", [Gone("cut"), ErrorReply("FENCED"), ErrorReply("READONLY no")])
 def test_a_session_that_ends_is_no_refusal(error: Exception, trouble: Trouble) -> None:
     assert Node(lambda: fail(error)).reasons() == {"Redis is away"}
