@@ -17,6 +17,7 @@ from pushserver.redis.connection import Session
 from pushserver.redis.failures import NOT_DONE
 from pushserver.redis.keys import Keys
 from pushserver.redis.presence_scripts import OVER, TOLD
+from pushserver.redis.problems import of_reply
 from pushserver.redis.registry import NODE_SECONDS
 
 AT_ONCE = 200
@@ -266,7 +267,7 @@ class Roll:
             self._log.warn(
                 "Redis has refused what has changed among the subscribers of this server: "
                 "{problem}",
-                problem=f"{error!s:.200}",
+                problem=of_reply(error).text,
                 event_name="redis_presence_refused",
             )
 

@@ -25,6 +25,7 @@ from pushserver.redis.commands import ErrorReply, Gone
 from pushserver.redis.connection import Session
 from pushserver.redis.failures import Failures
 from pushserver.redis.keys import Keys
+from pushserver.redis.problems import of_reply
 from pushserver.redis.rows import (
     Changed,
     Cleared,
@@ -326,7 +327,7 @@ class Tail:
     def _failed(self, failure: Failure, session: Session) -> None:
         if failure.check(Gone) is None and session is self._session:
             failure.trap(ErrorReply)
-            self._again(str(failure.value))
+            self._again(of_reply(failure.value).text)
 
     def sees(self, epoch: str) -> None:
         """Another connection is at this epoch."""

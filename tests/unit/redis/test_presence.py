@@ -178,14 +178,23 @@ def test_presence_is_refused_while_redis_is_away_and_lists_have_those_of_the_ser
     world.settle(1)
 
 
-def test_refusal_is_told_in_the_log_once_and_tried_again(world: World, trouble: Trouble) -> None:
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        ("OOM no memory", ""),
+        ("WRONGTYPE x", " (another program has keys there; set another broker.prefix)"),
+    ],
+)
+def test_refusal_is_told_in_the_log_once_and_tried_again(
+    world: World, trouble: Trouble, error: str, hint: str
+) -> None:
     tell = world.redis._scripts[presence_scripts.TELL.sha]
-    world.redis._scripts[presence_scripts.TELL.sha] = lambda *_: ErrorReply("OOM no memory")
+    world.redis._scripts[presence_scripts.TELL.sha] = lambda *_: ErrorReply(error)
     join(world)
     world.settle(10)
     # Of each node.
     assert trouble.take() == NODES * [
-        "Redis has refused what has changed among the subscribers of this server: OOM no memory"
+        "Redis has refused what has changed among the subscribers of this server: " + error + hint
     ]
     world.redis._scripts[presence_scripts.TELL.sha] = tell
     world.settle(1)
