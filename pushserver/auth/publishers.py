@@ -5,7 +5,7 @@ from __future__ import annotations
 from pushserver.auth.identity import Identity
 from pushserver.auth.keys import LOCAL
 from pushserver.auth.wrong_keys import group
-from pushserver.channels.idempotency import ADDRESS
+from pushserver.channels.idempotency import ADDRESS, THIS_MACHINE, USER
 
 
 def publisher(identity: Identity, address: str | None) -> str:
@@ -16,4 +16,6 @@ def publisher(identity: Identity, address: str | None) -> str:
     key = identity.key
     if key is not None and key is not LOCAL:
         return f"key {key.name}"
-    return f"user {identity.user}" if identity.user else f"{ADDRESS}{group(address)}"
+    if identity.user:
+        return f"{USER}{identity.user}"
+    return f"{ADDRESS if key is None else THIS_MACHINE}{group(address)}"

@@ -17,6 +17,10 @@ RETRY_SECONDS = 60.0
 """The time that a publisher with too many keys is asked to wait."""
 ADDRESS = "address "
 """The beginning of the name of a publisher of whom only the address is known."""
+THIS_MACHINE = f"{ADDRESS}of a program on this machine "
+"""The beginning of the name of a local program, which has the rights of an API key."""
+USER = "user "
+"""The beginning of the name of a publisher who is a user."""
 KEY_RULE = "1 to 128 printable ASCII characters"
 
 
@@ -25,6 +29,11 @@ def check_key(key: str) -> str:
     if not (0 < len(key) <= 128 and key.isascii() and key.isprintable()):
         raise InvalidKey(f"invalid idempotency key {key[:140]!r}: expected {KEY_RULE}")
     return key
+
+
+def is_guest(publisher: str) -> bool:
+    """Whether this is the name of a user or of an address, but not that of a local program."""
+    return publisher.startswith((USER, ADDRESS)) and not publisher.startswith(THIS_MACHINE)
 
 
 def key_of(key: str, publisher: str) -> str:
@@ -56,7 +65,8 @@ class Keys:
     """The idempotency keys of the last five minutes, at most `most`.
 
     A publisher has at most `most_of_one`, so that it cannot take the room of all others; the
-    publisher "" (the server itself, and keys of an earlier run) has no bound of its own.
+    publisher "" (the server itself, and keys of an earlier run) has no bound of its own. Users and
+    addresses, of which one person may have many, have at most a half together.
     `now` and `born` are times of the steady clock; `KeyEntry.time` is for the store. Keys are
     in the order of their seqs; `forgotten_seq` is the seq of the last key that expired.
     """
@@ -67,6 +77,7 @@ class Keys:
         self.reconfigure(most, most_of_one)
         self._entries: dict[tuple[str, str], tuple[KeyEntry, float]] = {}
         self._counts: dict[str, int] = {}
+        self._guests = 0
 
     def reconfigure(self, most: int, most_of_one: int = 0) -> None:
         """Change the bounds; keys over a lower bound stay until they expire."""
@@ -92,7 +103,14 @@ class Keys:
         else Unavailable.
         """
         total, own = self._most - pending, self._most_of_one - own_pending
-        while len(self._entries) >= total or self._counts.get(publisher, 0) >= own:
+        # The pending ones of other guests are few, and do not count here.
+        half = max(1, self._most // 2)
+        guests = half - own_pending if is_guest(publisher) else self._most + 1
+        while (
+            len(self._entries) >= total
+            or self._counts.get(publisher, 0) >= own
+            or self._guests >= guests
+        ):
             if not self.expire(now):
                 break
         if publisher and self._counts.get(publisher, 0) >= own:
@@ -106,12 +124,19 @@ class Keys:
                 f"more than {self._most} idempotency keys in five minutes (idempotency_keys)",
                 "idempotency_keys",
             )
+        if self._guests >= guests:
+            raise Unavailable(
+                f"more than {half} idempotency keys of publishers without an API key in five"
+                " minutes (half of idempotency_keys)",
+                "idempotency_keys",
+            )
 
     def remember(self, entry: KeyEntry, born: float) -> None:
         """Add the entry of a publication made at `born`, never less than for the entry before."""
         self._remove(entry.channel, entry.key)
         self._entries[entry.channel, entry.key] = entry, born
         self._counts[entry.publisher] = self._counts.get(entry.publisher, 0) + 1
+        self._guests += is_guest(entry.publisher)
 
     def expire(self, now: float) -> bool:
         """Remove keys that are older than five minutes, EXPIRED_AT_ONCE at the most.
@@ -130,6 +155,7 @@ class Keys:
         found = self._entries.pop((channel, key), None)
         if found is not None:
             publisher = found[0].publisher
+            self._guests -= is_guest(publisher)
             self._counts[publisher] -= 1
             if not self._counts[publisher]:
                 del self._counts[publisher]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.channels import idempotency
-from pushserver.channels.idempotency import KeyEntry, Keys, check_key
+from pushserver.channels.idempotency import THIS_MACHINE, KeyEntry, Keys, check_key
 from pushserver.channels.publication import Receipt
 from pushserver.errors import InvalidKey, TooMany, Unavailable
 from tests.unit.fakes.tools import EPOCH
@@ -110,6 +110,32 @@ def test_keys_without_a_publisher_have_only_the_bound_of_all() -> None:
         keys.remember(of("", str(n), n + 1), 0.0)
     with pytest.raises(Unavailable):
         keys.check_room(0.0)
+
+
+def test_users_and_addresses_have_a_half_of_the_room() -> None:
+    keys = Keys(8, 3)
+    for offset, publisher in enumerate(("user ann", "address 10.0.0.7", "user bob"), 1):
+        keys.check_room(0.0, publisher=publisher)
+        keys.remember(of(publisher, str(offset), offset), 0.0)
+    keys.check_room(0.0, publisher="user eve")
+    with pytest.raises(Unavailable, match=r"more than 4 .*without an API key"):
+        keys.check_room(0.0, publisher="user eve", own_pending=1)
+    keys.remember(of("user eve", "4", 4), 0.0)
+    for publisher in ("user new", "address 10.0.0.8"):
+        with pytest.raises(Unavailable, match=r"more than 4 .* \(half of idempotency_keys\)"):
+            keys.check_room(299.0, publisher=publisher)
+    for offset, publisher in enumerate(("key shop", "", f"{THIS_MACHINE}127.0.0.1", "key b"), 5):
+        keys.check_room(299.0, publisher=publisher)
+        keys.remember(of(publisher, str(offset), offset), 299.0)
+    keys.check_room(300.0, publisher="user new")
+
+
+def test_guests_may_use_the_only_key() -> None:
+    keys = Keys(1)
+    keys.check_room(0.0, publisher="user ann")
+    keys.remember(of("user ann", "1", 1), 0.0)
+    with pytest.raises(Unavailable):
+        keys.check_room(0.0, publisher="user bob")
 
 
 @given(

@@ -94,7 +94,7 @@ def test_programs_without_a_key_have_the_share_of_their_address() -> None:
         (Identity(), "192.0.2.1", "address 192.0.2.1"),
         (Identity(), "2001:db8::1:2:3:4", "address 2001:db8::/64"),
         (Identity(), None, "address "),
-        (Identity(key=LOCAL), "127.0.0.1", "address 127.0.0.1"),
+        (Identity(key=LOCAL), "127.0.0.1", "address of a program on this machine 127.0.0.1"),
         (Identity("ann"), "192.0.2.1", "user ann"),
     ],
 )
