@@ -326,8 +326,10 @@ class Tail:
 
     def _failed(self, failure: Failure, session: Session) -> None:
         if failure.check(Gone) is None and session is self._session:
-            failure.trap(ErrorReply)
-            self._again(of_reply(failure.value).text)
+            error = failure.value
+            if not isinstance(error, ErrorReply):
+                failure.raiseException()
+            self._again(of_reply(error).text)
 
     def sees(self, epoch: str) -> None:
         """Another connection is at this epoch."""
