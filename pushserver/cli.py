@@ -155,6 +155,13 @@ def _text(argument: str) -> str:
     return argument
 
 
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="pushserver",
@@ -200,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("channel", type=_text, nargs="+")
     command.add_argument(
-        "--last", type=int, metavar="N", help="first print the last N publications"
+        "--last", type=_number, metavar="N", help="first print the last N publications"
     )
     command.add_argument(
         "--since",
@@ -208,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="first print the publications after this id, or all (`oldest`)",
     )
-    command.add_argument("--count", type=int, metavar="N", help="exit after N publications")
+    command.add_argument("--count", type=_number, metavar="N", help="exit after N publications")
     command.set_defaults(run=subscribe)
 
     command = commands.add_parser(

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
+from pushserver.channels.names import check_name
 from pushserver.diagnosis.finding import Finding
-from pushserver.errors import CommandFailed, escaped
+from pushserver.errors import CommandFailed, InvalidName, escaped
 
 _INDENT = " " * 9
 LEVELS = ("ok", "note", "warning", "error")
@@ -29,7 +30,10 @@ def add_doctor_command(commands: Any, server: Any) -> None:
     )
     command.add_argument("target", nargs="?", metavar="URL", help="in place of --url")
     command.add_argument(
-        "--channel", default="numbers", help="for the long-poll [default: %(default)s]"
+        "--channel",
+        type=_channel,
+        default="numbers",
+        help="for the long-poll [default: %(default)s]",
     )
     command.add_argument(
         "--wait",
@@ -92,6 +96,13 @@ def server_findings(answer: dict[str, Any]) -> Iterator[Finding]:
             )
             known = next((each for each in LEVELS if each == level), "note")
             yield Finding(known, subject, text, fix)  # type: ignore[arg-type]
+
+
+def _channel(text: str) -> str:
+    try:
+        return check_name(text)
+    except InvalidName as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> int:

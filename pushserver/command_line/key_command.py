@@ -45,10 +45,13 @@ def new(options: Any, out: TextIO) -> None:
     try:
         check_key_name(name)
         channels = Patterns.of(options.channels).texts
-        may = options.may.replace(",", " ").split()
-        check_scopes(may)
     except ValueError as error:
         raise CommandFailed(str(error)) from None
+    may = options.may.replace(",", " ").split()
+    try:
+        check_scopes(may)
+    except ValueError as error:
+        raise CommandFailed(f"--may: {error}") from None
     key = new_key()
     lines = [
         key,

@@ -24,6 +24,9 @@ def list_channels(options: Any, out: TextIO) -> None:
     lines, more = call(options.url, path, convert, expected="a list of channels", key=options.key)
     for line in lines:
         print(line, file=out)
+    if not lines:
+        named = f" has {options.text!r} in its name" if options.text else ""
+        complain(f"no channel{named or ' has publications or subscribers'}")
     if more > 0:
         complain(f"and {more} more")
 

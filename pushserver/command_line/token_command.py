@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
@@ -34,7 +35,7 @@ def add_token_commands(commands: Any) -> None:
         "--channel", help="make the token of a subscription to this channel, not of a connection"
     )
     command.add_argument(
-        "--seconds", type=float, default=3600.0, metavar="N", help="[default: %(default)g]"
+        "--seconds", type=_seconds, default=3600.0, metavar="N", help="[default: %(default)g]"
     )
     command.add_argument("--info", metavar="JSON", help="shown to other clients")
     _add_config(command)
@@ -75,6 +76,13 @@ def _add_token(command: Any) -> None:
     command.add_argument(
         "token", help="the token, or - for standard input: other users see the command line"
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}") from None
 
 
 def new(options: Any, out: TextIO) -> None:

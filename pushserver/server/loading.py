@@ -177,6 +177,9 @@ def _import_module(reference: Reference, folder: Path, module: str) -> ModuleTyp
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         where = f"neither in {folder} nor installed"
+        if reference.file is None and Path(reference.module).is_file():
+            problem = f"the file {reference.module} is no Python file"
+            raise StartFailed(f"{reference.text}: {problem}, {EXPECTED}") from None
         near = Path(f"{error.name}.py")
         hint = f"; there is the file {near}" if reference.file is None and near.is_file() else ""
         raise StartFailed(

@@ -21,6 +21,7 @@ Progress = Callable[[int, int], None]
 """Called with the pages that are copied, and the number of all."""
 
 REPLACED = ".before-restore"
+_BACKUP = "a copy made by `pushserver store backup`"
 
 
 def quiet(done: int, pages: int) -> None:
@@ -49,7 +50,7 @@ def restore(copy: str, store: str, keep_epoch: bool = False) -> str:
         raise StoreError(f"{copy} is the store itself: expected a copy")
     if os.path.exists(store) and not os.path.isfile(store):
         raise StoreError(f"{store} is not a regular file: expected the path of a store")
-    with stopped(store), snapshot(copy) as source:
+    with stopped(store), snapshot(copy, expected=_BACKUP) as source:
         closed = was_closed(source)
         if keep_epoch:
             check_epoch_kept(copy, closed, meta(source, "epoch"), meta(source, "seq"), store)

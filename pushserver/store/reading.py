@@ -13,24 +13,25 @@ from pushserver.store.files import StoreError
 from pushserver.store.schema import FORMAT, WrongFormat, read_format
 from pushserver.store.wal import belongs, log_path
 
-_NO_FILE = "there is no store here: expected the path of [store] in the configuration"
+_STORE = "the path of [store] in the configuration"
 _OTHER_USER = ": run the command as the user of the server, or as root"
 
 
 @contextlib.contextmanager
-def snapshot(path: str, is_stopped: bool = False) -> Iterator[sqlite3.Connection]:
+def snapshot(
+    path: str, is_stopped: bool = False, expected: str = _STORE
+) -> Iterator[sqlite3.Connection]:
     """One unchanging state of the store; raises StoreError if there is none.
 
     A server may write meanwhile: its log cannot start again before the end of the block, so that
     it grows. Without a server, one that starts waits for the end. `is_stopped`: in a block of
-    `stopped`.
+    `stopped`. `expected`: the file, for the error if there is none.
     """
     if _is_forbidden(path):
         raise StoreError(f"cannot read {path}: Permission denied{_OTHER_USER}")
     if not os.path.isfile(path):
-        raise StoreError(
-            f"{path}: {'a folder; expected a file' if os.path.isdir(path) else _NO_FILE}"
-        )
+        found = "a folder" if os.path.isdir(path) else "there is no store here"
+        raise StoreError(f"{path}: {found}; expected {expected}")
     with contextlib.ExitStack() as held:
         try:
             try:

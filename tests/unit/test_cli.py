@@ -656,6 +656,16 @@ class TestChannels:
         assert json.loads(lines[0]) == self.ROW
         assert len(lines) == 2
 
+    def test_that_do_not_exist_are_told_on_standard_error(
+        self, streams: Streams, capsys: Capture
+    ) -> None:
+        streams.lives = [['{"channels": [], "total": 0}']] * 2
+        assert main(["channels", "zzz", "--url", streams.url]) == 0
+        assert capsys.readouterr() == ("", "pushserver: no channel has 'zzz' in its name\n")
+        assert main(["channels", "--url", streams.url]) == 0
+        error = "pushserver: no channel has publications or subscribers\n"
+        assert capsys.readouterr() == ("", error)
+
     @pytest.mark.parametrize(
         "content",
         [
@@ -907,9 +917,12 @@ def test_an_unknown_command_prints_the_usage(arguments: list[str], capsys: Captu
         (["help"], "", "did you mean --help?"),
         (["zzz"], "", "no command 'zzz'; expected one of serve, publish, subscribe, "),
         (["key", "nwe"], "key", "no command 'nwe'; did you mean new?"),
+        (["subscribe", "a", "--last", "x"], "subscribe", "--last: expected a whole number, got"),
+        (["subscribe", "a", "--count", "x"], "subscribe", "--count: expected a whole number, got"),
+        (["token", "new", "a", "--seconds", "x"], "token new", "expected a number of seconds, got"),
     ],
 )
-def test_a_misspelt_word_is_told_with_the_usage_of_its_command(
+def test_a_wrong_word_is_told_with_the_usage_of_its_command(
     arguments: list[str], usage: str, error: str, capsys: Capture
 ) -> None:
     with pytest.raises(SystemExit) as ended:

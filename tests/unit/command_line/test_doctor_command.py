@@ -112,6 +112,12 @@ def test_a_wait_out_of_its_bounds_is_refused(wait: str, capsys: Capture) -> None
     assert f"'{wait}', expected a whole number of 1 to 60" in capsys.readouterr().err
 
 
+def test_an_invalid_channel_is_refused_before_anything_is_measured(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", URL, "--channel", "a b"])
+    assert "argument --channel: invalid channel name 'a b'" in capsys.readouterr().err
+
+
 class Body(io.BytesIO):
     """The body of a response, which arrives byte by byte."""
 

@@ -45,8 +45,8 @@ def test_a_new_key_without_options_may_publish_and_read(capsys: Capture) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--may", "write"], "'write', expected publish, read or admin"),
-        (["--may", ","], "expected publish, read or admin, got nothing"),
+        (["--may", "write"], "--may: 'write', expected publish, read or admin"),
+        (["--may", ","], "--may: expected publish, read or admin, got nothing"),
         (["--name", "a.b"], "invalid name of a key 'a.b'"),
         (["--channels", "a b"], "'a b' is no pattern of channels"),
     ],

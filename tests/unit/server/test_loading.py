@@ -75,6 +75,12 @@ def test_message_names_a_file_that_is_near(here: Path, text: str, module: str) -
     assert failure(text).endswith(f"{EXPECTED}{hint}")
 
 
+def test_another_file_than_of_python_is_named(here: Path) -> None:
+    for text in ("pushtest_w.json", "pushtest_w.json:app"):
+        (here / "pushtest_w.json").write_text("{}")
+        assert failure(text) == f"{text}: the file pushtest_w.json is no Python file, {EXPECTED}"
+
+
 class TestAFile:
     def test_is_loaded_with_its_neighbours(self, here: Path) -> None:
         (here / "deep").mkdir()

@@ -184,6 +184,11 @@ def test_log_that_an_interrupted_restoration_has_left_is_not_replayed(
     assert numbers(path)[1] == [1, 2, 3]
 
 
+def test_restore_of_a_missing_copy_says_what_is_expected(path: Path) -> None:
+    with pytest.raises(StoreError, match="expected a copy made by `pushserver store backup`"):
+        restore(f"{path}.nope", str(path))
+
+
 def test_restore_makes_a_store_where_there_is_none(path: Path, copy: Path) -> None:
     published(path).stop()
     backup(str(path), str(copy))
