@@ -35,6 +35,7 @@ TEMPORARY = (502, 503, 504)
 _EXAMPLE = "http://localhost:8080"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_CHARACTERS = 300
+_NO_KEY = "; no key was sent: expected --api-key-file or PUSHSERVER_KEY, or api_key= in Python"
 _NO_USER = "the URL has a name before an @: give an API key in place of that"
 _EXPECTED = f"expected a URL such as {_EXAMPLE}"
 
@@ -124,6 +125,8 @@ def refusal(request: ServerRequest, error: HTTPError, seconds: float) -> str:
             text = f"{error.code} {printable(str(error.reason))}".rstrip()
         else:
             text = f"{error.code}: {printable(str(message))}"
+        if "auth.api_keys" in text and not request.has_header("X-api-key"):
+            text += _NO_KEY
         if error.code != 404:
             return text
         url = request.full_url.partition("?")[0]

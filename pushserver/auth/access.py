@@ -49,13 +49,16 @@ def check_local(caller: Caller, rules: LocalRules, proven: bool = False) -> None
     most proxies. `proven`: a program with an unknown owner is refused too.
     """
     if rules.has_keys and not rules.local_without_key:
-        raise NeedsKey(401, "an API key is needed (auth.api_keys): send X-API-Key")
+        raise NeedsKey(401, "an API key is needed (auth.api_keys or auth.keys): send X-API-Key")
     if caller.address is not None and not loopback_address(caller.address):
-        raise NeedsKey(401, "a request from another machine needs an X-API-Key (auth.api_keys)")
+        raise NeedsKey(
+            401, "a request from another machine needs an X-API-Key (auth.api_keys or auth.keys)"
+        )
     if caller.forwarded:
         raise NeedsKey(
             401,
-            f"a request through a proxy ({caller.forwarded}) needs an X-API-Key (auth.api_keys)",
+            f"a request through a proxy ({caller.forwarded}) needs an X-API-Key"
+            " (auth.api_keys or auth.keys)",
         )
     if not loopback_host(caller.host):
         raise Denied(
@@ -70,5 +73,5 @@ def check_local(caller: Caller, rules: LocalRules, proven: bool = False) -> None
         raise NeedsKey(
             401,
             "without an API key only programs of the server's own user or of root may publish, and"
-            " this is not known to be one: set auth.api_keys and send X-API-Key",
+            " this is not known to be one: set auth.api_keys or auth.keys and send X-API-Key",
         )

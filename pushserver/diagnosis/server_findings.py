@@ -193,7 +193,8 @@ def _request(request: RequestFacts, has_keys: bool, proxy: Proxy) -> Iterator[Fi
         yield Finding(
             "warning",
             "keys",
-            "a proxy on this machine forwards requests, and no key is configured (auth.api_keys)",
+            "a proxy on this machine forwards requests, and no key is configured"
+            " (auth.api_keys or auth.keys)",
             "pushserver key new --name NAME --may publish",
         )
 

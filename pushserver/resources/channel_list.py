@@ -60,8 +60,8 @@ def readable_channels(request: Request, gate: Gate) -> Patterns:
     except Denied:
         raise Denied(
             403,
-            "the list of channels needs an X-API-Key (auth.api_keys); only without configured keys,"
-            " programs on the server's machine need none",
+            "the list of channels needs an X-API-Key (auth.api_keys or auth.keys); only without"
+            " configured keys, programs on the server's machine need none",
         ) from None
     key.check_scope("read")
     return key.channels

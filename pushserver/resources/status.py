@@ -67,7 +67,7 @@ class StatusResource(LeafResource):
 def _denied(request: Request, rule: str) -> Answer:
     # Not a Refusal, which is logged: live pages send this request by themselves.
     request.setResponseCode(403)
-    message = f"the status of {rule} (auth.api_keys)"
+    message = f"the status of {rule} (auth.api_keys or auth.keys)"
     return answer_json(request, {"error": {"code": 403, "message": message}})
 
 

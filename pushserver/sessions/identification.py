@@ -178,7 +178,7 @@ class Identification:
         """
         key = self._keys.find(text)
         if key is None:
-            none = "this server has no API keys (auth.api_keys), and a key was sent"
+            none = "this server has no API keys (auth.api_keys or auth.keys), and a key was sent"
             known = "the API key is not one of auth.api_keys and auth.keys"
             problem = known if len(self._keys) else none
             if is_bearer:

@@ -152,7 +152,7 @@ class Gate:
                 raise identity.problem or NeedsKey(
                     403,
                     f"the application decides which clients may subscribe to {name};"
-                    " reading it by plain HTTP needs an X-API-Key (auth.api_keys)",
+                    " reading it by plain HTTP needs an X-API-Key (auth.api_keys or auth.keys)",
                 )
 
     def may_read(self, identity: Identity, name: str) -> bool:

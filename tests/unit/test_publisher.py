@@ -221,6 +221,10 @@ def test_an_unreachable_server_is_named_in_the_error(pauses: Pauses) -> None:
             *refused(401, "the API key is not one of auth.api_keys and auth.keys"),
             "401: the API key is not one",
         ),
+        (
+            *refused(401, "an API key is needed (auth.api_keys or auth.keys): send X-API-Key"),
+            "; no key was sent: expected --api-key-file or PUSHSERVER_KEY, or api_key= in Python",
+        ),
         (*refused(400, "invalid channel name"), "400: invalid channel name"),
         (404, b"<html>", "404 Not Found (of http://127.0.0.1:"),
         (*refused(404, "nothing"), "/channels/a; give the URL of the server alone, as http://"),

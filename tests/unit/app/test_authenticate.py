@@ -261,7 +261,7 @@ class TestPublishing:
         [
             ("users", 'publishing to a needs a user (publish = "users")'),
             ("token", 'publishing to a needs a token for this channel (publish = "token")'),
-            ("key", "an API key is needed (auth.api_keys): send X-API-Key"),
+            ("key", "an API key is needed (auth.api_keys or auth.keys): send X-API-Key"),
         ],
     )
     def test_refusal_names_the_rule(self, app: PushServer, rule: Any, text: str) -> None:

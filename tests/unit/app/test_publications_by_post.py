@@ -199,7 +199,7 @@ class TestWithoutAUser:
         status, text = site.error()
         assert (status, text) == (
             401,
-            "an API key is needed (auth.api_keys): send X-API-Key" + USERS,
+            "an API key is needed (auth.api_keys or auth.keys): send X-API-Key" + USERS,
         )
         assert site.calls == []
 

@@ -88,7 +88,11 @@ def test_headers_that_a_proxy_has_to_send_are_given_as_lines_of_nginx() -> None:
     [
         (426, "expected a WebSocket", UNKNOWN.fix("Upgrade")),
         (400, "a proxy has to pass Upgrade on", UNKNOWN.fix("Upgrade")),
-        (401, "an API key is needed (auth.api_keys)", "--may publish  # or read, or admin"),
+        (
+            401,
+            "an API key is needed (auth.api_keys or auth.keys)",
+            "--may publish  # or read, or admin",
+        ),
         (401, "the token has expired", "pushserver token check"),
         (404, "there is no such page", "grep 'refused 404'"),
         (429, "... (a_setting_without_section)", "grep 'refused 429'"),

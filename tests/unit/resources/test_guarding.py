@@ -30,7 +30,7 @@ READERS = {
 }
 NO = (
     "the application decides which clients may subscribe to {};"
-    " reading it by plain HTTP needs an X-API-Key (auth.api_keys)"
+    " reading it by plain HTTP needs an X-API-Key (auth.api_keys or auth.keys)"
 )
 
 
