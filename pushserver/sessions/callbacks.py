@@ -224,10 +224,10 @@ class NoHandlers:
         """Not called: `decides` is false for each channel."""
 
     async def rpc(self, session: ClientSession, method: str, data: bytes) -> bytes:
-        raise NotHandled("not available on this server")
+        raise NotHandled(f"this server has no handler for {method[:80]!r}")
 
     async def message(self, session: ClientSession, data: bytes) -> None:
         raise NotHandled("this server has no handler for `send`")
 
     async def event(self, session: ClientSession, event: str, arguments: list[Any]) -> Values:
-        raise NotHandled("this server has no handlers")
+        raise NotHandled(f"this server has no handler for {event[:80]!r}")

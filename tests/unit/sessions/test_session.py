@@ -426,7 +426,8 @@ def test_own_join_is_not_announced_in_a_crowd() -> None:
 
 def test_a_call_without_a_handler_is_not_available() -> None:
     client = Client(make_node())
-    assert error(client.command("rpc"))[0] == 108
+    [reply] = client.say({"id": 2, "rpc": {"method": "sum"}})
+    assert error(reply) == (108, "this server has no handler for 'sum'")
     assert client.closed is None
 
 
