@@ -27,6 +27,8 @@ _OTHER_NAMES = {
 }
 """Names that other programs give to a setting, and its name here."""
 
+_WORDS = {"array": "a list", "object": "a table", "str": "a text"}
+
 
 class Text(str):
     """A value of the environment, which is always text."""
@@ -183,7 +185,7 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
     except msgspec.ValidationError as error:
         if expected := _description(hint):
             raise location.error(key, f"expected {expected}, got {shown(value)}") from None
-        problem = re.sub(r" - at `\$.*", "", str(error)).replace("`", "")
+        problem = _in_words(re.sub(r" - at `\$.*", "", str(error)))
         path = key
         if isinstance(value, dict) and value and "dict[" in str(hint):
             # The error does not name the key inside.
@@ -192,6 +194,13 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
             path = f"{key}.{next(iter(value))}"
         suffix = "" if _SECRET.search(location.path(path)) else f", value {shown(value)}"
         raise location.error(path, f"{problem[:1].lower()}{problem[1:]}{suffix}") from None
+
+
+def _in_words(problem: str) -> str:
+    """The error of msgspec with the types in words of TOML."""
+    words = re.sub("`(array|object|str)`", lambda match: _WORDS[match[1]], problem)
+    example = 'a list, such as ["..."], got a text'
+    return words.replace("a list, got a text", example).replace("`", "")
 
 
 def _description(hint: Any) -> str:

@@ -137,7 +137,8 @@ def _named(content: object, section: str, location: Location) -> dict[str, Any]:
         options = convert_table(values, _NAMED[section], inner)
         result[name] = {key: getattr(options, key) for key in values}
         if section == "namespaces" and ":" in name:
-            raise inner.error("", "a namespace is the part before the first colon")
+            problem = "a namespace is the part before the first colon"
+            raise inner.error("", f"{problem}, expected {shown(name.partition(':')[0])}")
         if section == "namespaces" and name.startswith("$"):
             # Else its rules would never count: names are looked up without the mark.
             problem = "private channels belong to the namespace without the $"

@@ -106,7 +106,7 @@ class TestAnError:
                 ["auth.keys.shop: expected one of", "got key and file"],
             ),
             (f'{TABLE}ke = "{SECRET}"', ["auth.keys.shop.ke: unknown key; did you mean key?"]),
-            (f'{TABLE}key = ["{SECRET}"]', ["auth.keys.shop.key: expected str, got array"]),
+            (f'{TABLE}key = ["{SECRET}"]', ["auth.keys.shop.key: expected a text, got a list"]),
             (f'{TABLE}key = "{SECRET} "', ["auth.keys.shop: the key cannot be sent in a header"]),
             (f'{TABLE}key = "{SECRET}\\n1"', ["auth.keys.shop: the key cannot be sent"]),
             (f'{TABLE}key = "{hash_of(SECRET)}"', ["auth.keys.shop: the key is a hash"]),
@@ -119,7 +119,7 @@ class TestAnError:
             ),
             (
                 f'{TABLE}key = "{SECRET}"\nchannels = "a"',
-                ["auth.keys.shop.channels: expected array, got str"],
+                ['auth.keys.shop.channels: expected a list, such as ["..."], got a text'],
             ),
             (
                 f'{TABLE}key = "{SECRET}"\nmay = ["write"]',
