@@ -10,8 +10,11 @@ export function nameProblem(name) {
   if (name === "") return "Type the name of a channel.";
   if (name.length > MAX_NAME)
     return `A channel name has at most ${MAX_NAME} characters; this one has ${name.length}.`;
-  if (!/^(\$?[A-Za-z0-9]|#)/.test(name)) return "A channel name begins with a letter or a digit.";
-  if (!isName(name)) return "A channel name is made of A-Z a-z 0-9 _ . : @ - only.";
+  const shown = JSON.stringify(name);
+  if (!/^(\$?[A-Za-z0-9]|#)/.test(name))
+    return `A channel name begins with a letter or a digit, $ or #; this one is ${shown}.`;
+  if (!isName(name))
+    return `A channel name is made of A-Z a-z 0-9 _ . : @ - only, perhaps with $ before it and #USER,USER at its end; this one is ${shown}.`;
   return "";
 }
 

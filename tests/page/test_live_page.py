@@ -570,8 +570,14 @@ def test_an_invalid_name_is_explained(site: Site) -> None:
     field = site.open().get_by_label("Open another channel")
     for name, problem in (
         ("", "Type the name of a channel."),
-        ("-x", "A channel name begins with a letter or a digit."),
-        ("a b", "A channel name is made of A-Z a-z 0-9 _ . : @ - only."),
+        ("-x", 'A channel name begins with a letter or a digit, $ or #; this one is "-x".'),
+        (
+            "a b",
+            (
+                "A channel name is made of A-Z a-z 0-9 _ . : @ - only, perhaps with $ before it"
+                ' and #USER,USER at its end; this one is "a b".'
+            ),
+        ),
         ("x" * 129, "A channel name has at most 128 characters; this one has 129."),
     ):
         field.fill(name)
