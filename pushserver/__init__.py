@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pushserver.auth.issuer import token
 from pushserver.errors import (
+    Invalid,
     InvalidData,
     InvalidKey,
     InvalidName,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Client",
     "Identified",
+    "Invalid",
     "InvalidData",
     "InvalidKey",
     "InvalidName",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import isfunction
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
@@ -213,7 +214,7 @@ class App:
 
         return decorate
 
-    def authenticate(self, function: Function) -> Function:
+    def authenticate(self, function: Function | None = None) -> Function:
         """Decorate the function that identifies peers without a token and an API key.
 
         It is called with a `Visitor` for each `connect` of a client and each request to a channel,
@@ -221,6 +222,8 @@ class App:
         nobody. It refuses by raising Refused or returning False. As other handlers, it may be
         async, and is called in a thread otherwise.
         """
+        if function is None:
+            raise ValueError("write @app.authenticate without parentheses")
         return self.on("authenticate")(function)
 
     def publish(
@@ -362,6 +365,11 @@ class App:
                 " twistd pushserver or its run(), or start its service()"
             )
         return link
+
+
+for _method in filter(isfunction, vars(App).values()):
+    # Python names them so in its errors, and users know the class by this name.
+    _method.__qualname__ = f"PushServer.{_method.__name__}"
 
 
 class Adapter:

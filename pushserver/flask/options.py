@@ -10,6 +10,7 @@ from typing import Any
 import flask
 
 from pushserver.auth.allowed_origins import Origins
+from pushserver.config.convert import suggestion
 from pushserver.config.limits import Limits
 from pushserver.config.settings import Config
 from pushserver.flask.members import MAIN_CHANNEL, ROOMS
@@ -86,7 +87,8 @@ class Options:
                 if problem is not None:
                     ignored.append(f"{name}={value!r:.80}: {problem}")
             else:
-                raise TypeError(f"SocketIO has no option {name!r:.80}")
+                near = suggestion(name, {**_READERS, **_IGNORED, **_REFUSED})
+                raise TypeError(f"SocketIO has no option {name!r:.80}; {near}")
         return ignored
 
     def adjust(self, config: Config) -> Config:

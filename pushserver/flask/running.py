@@ -7,6 +7,7 @@ from typing import Any
 
 import flask
 
+from pushserver.config.convert import suggestion
 from pushserver.flask.server import FlaskServer
 
 ELSEWHERE = (
@@ -17,6 +18,8 @@ _OWN = ("listen", "config", "broker", "workers", "open", "reactor")
 """Options of `PushServer.run`."""
 _WITHOUT_EFFECT = ("allow_unsafe_werkzeug", "log_output", "threaded")
 _TLS = ("ssl_context", "certfile", "keyfile", "ca_certs")
+_FLASK = ("host", "port", "debug", "use_reloader", "reloader_options", "extra_files")
+_KNOWN = (*_OWN, *_FLASK, *_WITHOUT_EFFECT, *_TLS)
 
 
 def run(
@@ -54,7 +57,8 @@ def run(
     for name in (*_WITHOUT_EFFECT, *_TLS):
         options.pop(name, None)
     if options:
-        raise TypeError(f"run has no option {next(iter(options))!r}")
+        name = next(iter(options))
+        raise TypeError(f"run has no option {name!r:.80}; {suggestion(name, _KNOWN)}")
     if not given.get("listen"):
         given |= {"host": host or "127.0.0.1", "port": port or _port_of(app)}
     push.run(reload=reload, **given)

@@ -118,7 +118,10 @@ class TestASource:
             ({"max_rate": 2e6}, r"tick.max_rate: expected float <= 1000000.0, value 2000000.0"),
             ({"max_rate": float("nan")}, r"tick.max_rate: expected float > 0.0, value nan"),
             ({"on_demand": 1}, r"tick.on_demand: expected bool, got int, value 1"),
-            ({"linger_seconds": "1"}, r"tick.linger_seconds: expected float, got str, value '1'"),
+            (
+                {"linger_seconds": "1"},
+                r"tick.linger_seconds: expected float, got a text, value '1'",
+            ),
             ({"retry_seconds": 0}, r"tick.retry_seconds: expected float >= 0.01, value 0"),
             ({"retry_seconds": 90}, r"retry_max_seconds: expected retry_seconds \(90\) or more"),
         ],
@@ -141,6 +144,12 @@ class TestASource:
         app.source("a", every=1.0, max_rate=rate, linger_seconds=rate, retry_seconds=rate)(tick)
         plan = app.sources[0].plan
         assert (plan.max_rate, plan.linger_seconds, plan.retry_seconds) == (0.5, 0.5, 0.5)
+
+    def test_errors_about_arguments_name_the_class_that_users_know(self, app: PushServer) -> None:
+        with pytest.raises(TypeError, match=r"^PushServer\.source\(\) got an unexpected keyword"):
+            app.source("a", evry=1.0)  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match=r"^PushServer\.__init__\(\) got an unexpected keyword"):
+            PushServer(page="a")  # type: ignore[call-arg]
 
     def test_on_demand_runs_while_there_are_subscribers(self, app: PushServer) -> None:
         @app.source("c", every=1.0, on_demand=True, linger_seconds=5.0)

@@ -27,6 +27,10 @@ def started(app: PushServer, **settings: Any) -> Server:
 
 
 class TestAuthenticate:
+    def test_has_no_parentheses(self, app: PushServer) -> None:
+        with pytest.raises(ValueError, match=r"^write @app\.authenticate without parentheses$"):
+            app.authenticate()
+
     def test_gives_a_client_its_user_before_connect(self, app: PushServer) -> None:
         app.authenticate(lambda visitor: Identified("ann", {"n": 1}))
         seen: list[str] = []
