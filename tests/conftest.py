@@ -1,12 +1,18 @@
-"""Signals as in a terminal, and the known warnings of the lowest Twisted, for all tests."""
+"""Signals as in a terminal, the profiles of hypothesis, and known warnings, for all tests.
+
+By default hypothesis takes the same examples on every machine and ignores its speed.
+`HYPOTHESIS_PROFILE=search` takes other examples each time, and more of them.
+"""
 
 from __future__ import annotations
 
 import gc
 import inspect
+import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.internet import tcp
 
 # A shell ignores these for a program in the background, and so would each program of a test.
@@ -16,6 +22,21 @@ for _signal, _handler in (
 ):
     if signal.getsignal(_signal) == signal.SIG_IGN:
         signal.signal(_signal, _handler)
+
+
+# Here, since tests of other folders import those of tests/unit before its conftest.
+settings.register_profile(
+    "search", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 # Nothing that is collected becomes garbage, and it is much: a third of the time of the collection.

@@ -19,7 +19,7 @@ FIRST_BYTES = 131_072
 PORTION_BYTES = 32_768
 """The bytes of publications in each of these portions. To compress one takes half a millisecond."""
 
-Run = tuple[Encode, str, str, str, int]
+Run = tuple[Encode, str, str, str, str, int]
 
 
 class Replays:
@@ -29,8 +29,9 @@ class Replays:
     text may have a hundred bytes.
 
     A log gives each seq once, and rows are never inserted between others: so the first cursor,
-    the last one and the number of rows identify a run of publications, in a stream over several
-    logs too, whose cursors name the place in each.
+    the last one and the number of rows identify a run of publications. In a stream over several
+    logs, cursors name the place in each, after a row: the epoch of the first row says which log it
+    is from.
     """
 
     __slots__ = ("_bytes", "_encoded")
@@ -41,7 +42,7 @@ class Replays:
 
     def encode(self, name: str, rows: Sequence[Publication], encode: Encode) -> bytes:
         """Encode a run of publications of one audience (its name), or return the cached text."""
-        key = (encode, name, rows[0].id, rows[-1].id, len(rows))
+        key = _run(name, rows, encode)
         text = self._encoded.get(key)
         if text is None:
             text = encode(rows)
@@ -52,7 +53,7 @@ class Replays:
         self, name: str, rows: Sequence[Publication], encode: Encode, most: int = FIRST_BYTES
     ) -> tuple[bytes, int]:
         """Encode the first rows of a run, about `most` bytes; return their number, too."""
-        text = self._encoded.get((encode, name, rows[0].id, rows[-1].id, len(rows)))
+        text = self._encoded.get(_run(name, rows, encode))
         if text is not None and len(text) <= most:
             return text, len(rows)
         count = fitting(rows, most)
@@ -86,6 +87,10 @@ class Replays:
             self._encoded.clear()
             self._bytes = size
         self._encoded[key] = text
+
+
+def _run(name: str, rows: Sequence[Publication], encode: Encode) -> Run:
+    return encode, name, rows[0].epoch, rows[0].id, rows[-1].id, len(rows)
 
 
 def fitting(rows: Iterable[Publication], most: int) -> int:

@@ -1,8 +1,4 @@
-"""The profiles of hypothesis, and fixtures that undo changes to the process.
-
-By default hypothesis takes the same examples on every machine and ignores its speed.
-`HYPOTHESIS_PROFILE=search` takes other examples each time, and more of them.
-"""
+"""Fixtures that undo changes to the process, and parts of the tests."""
 
 from __future__ import annotations
 
@@ -14,25 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 from twisted.logger import LogLevel
 
 from pushserver.server.gc_policy import Collector
 from pushserver.usercode.stopwatch import Stopwatch
 from tests.unit.fakes.web import Log, Server, Trouble, set_autobahns_clock
-
-settings.register_profile(
-    "search", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.register_profile(
-    "same",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=50,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # For each test, pytest reads the version of Twisted from a file: a fifth of the time of all tests.
 importlib.metadata.version = functools.cache(importlib.metadata.version)

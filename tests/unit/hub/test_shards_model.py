@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -320,6 +320,18 @@ steps = st.one_of(
 
 @settings(max_examples=300)
 @given(programs(steps))
+# Two runs of publications that differ in their first one, and have the same cursors.
+@example(
+    [
+        ("join", CHANNELS, 1, 1),
+        ("publish", "left:1"),
+        ("publish", "right:1"),
+        ("gap", 1, "right:1", 2),
+        ("publish", "left:1"),
+        ("join", CHANNELS, 0, 3),
+        ("move", 4, 0, 2),
+    ]
+)
 def test_a_stream_over_two_logs_continues_in_each_or_says_where_it_does_not(
     program: list[tuple[Any, ...]],
 ) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from pushserver.channels.position import Start
-from pushserver.channels.publication import Publication
+from pushserver.channels.publication import Publication, StreamPublication
 from pushserver.protocols.formats import each, publication_object
 from pushserver.sessions import replay_cache
 from pushserver.sessions.replay_cache import Replays
@@ -97,3 +98,11 @@ def test_long_run_is_encoded_in_portions_that_are_shared() -> None:
     again, rest = replays.start("numbers", rows, counting.encode)
     assert rest is not None
     assert all(one is other for one, other in zip(portions, [again, *rest], strict=True))
+
+
+def test_run_of_another_log_with_the_same_cursors_is_encoded_anew() -> None:
+    replays, counting = Replays(), Counting()
+    for epoch in ("L", "R"):
+        first = StreamPublication.of(replace(row(1), epoch=epoch), "L:1,R:1")
+        rows = [first, StreamPublication.of(row(2), "L:1,R:2")]
+        assert replays.encode("both", rows, counting.encode) == counting.encode(rows)
