@@ -360,11 +360,12 @@ def _check_config(options: Any, out: TextIO) -> None:
     from pushserver.resources.pages import look_problems
     from pushserver.resources.templates import Templates
     from pushserver.server.broker_parts import check_libraries
+    from pushserver.server.options import with_look, with_pages
     from pushserver.server.ports import check_endpoints
     from pushserver.sources.registry import SourceTypes
 
     types = SourceTypes()
-    config = read(options.file, os.environ, types)
+    config = with_look(with_pages(read(options.file, os.environ, types), options.file))
     check_endpoints(config.server.listen, config.server.metrics_listen)
     if config.broker.urls:
         check_libraries()
@@ -372,6 +373,9 @@ def _check_config(options: Any, out: TextIO) -> None:
     # Without a folder here, that of the application counts.
     if folder := config.server.templates or config.server.pages:
         found += Templates(os.path.abspath(folder)).problems(config.templates)
+    elif config.templates:
+        names = ", ".join(map(repr, sorted(config.templates)))
+        found.append(f"template = {names}: server.templates names no folder of templates")
     if config.server.templates:
         found += look_problems(os.path.abspath(config.server.templates))
     for line in found:

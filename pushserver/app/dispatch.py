@@ -72,6 +72,8 @@ class Dispatcher:
         self._link = link
         self._failures.clock = link.node.clock
         self._starting = None if self._registry.find("start") is None else []
+        for handler, near in self._registry.misspelt():
+            self._failures.misspelt(handler, near)
 
     async def start(self) -> None:
         """Call the `start` handler, and then let the waiting clients in."""

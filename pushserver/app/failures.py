@@ -128,6 +128,16 @@ class HandlerFailures:
                 event_name="clients_refused",
             )
 
+    def misspelt(self, handler: Handler, near: str) -> None:
+        """A handler is for an event that clients call, with a name like one of the server's."""
+        self._log.warn(
+            "{name} is called when a client sends {event}; did you mean {near}?",
+            name=handler.name,
+            event=repr(handler.key[1]),
+            near=near,
+            event_name="handler_misspelt",
+        )
+
     def unhandled(self, value: object, names: list[str]) -> None:
         """A client sent a value that has no handler; `names` are the events with handlers."""
         more = self._suffix(self._unhandled)

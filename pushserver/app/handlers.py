@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from pushserver.channels.names import check_namespace
@@ -132,6 +133,14 @@ class HandlerRegistry:
     def keys(self) -> list[tuple[str, str]]:
         """The namespace and the event of each handler."""
         return sorted(self._handlers)
+
+    def misspelt(self) -> Iterator[tuple[Handler, str]]:
+        """The handlers whose events look like misspelt ones of `ARGUMENTS`, each with that one."""
+        for (_, event), handler in self._handlers.items():
+            near = get_close_matches(event, ARGUMENTS, 1, cutoff=0.84)
+            # Not `reconnect` or `published`, which applications have.
+            if near and near[0] not in event:
+                yield handler, near[0]
 
     @property
     def has_coroutines(self) -> bool:

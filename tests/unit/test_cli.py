@@ -786,6 +786,21 @@ class TestCheckConfig:
         assert first.startswith("pushserver: template = 'none.html': there is no 'none.html' in ")
         assert second.startswith("pushserver: template = 'bad.html': bad.html, line 1: Expected")
 
+    def test_warns_of_templates_without_a_folder(self, tmp_path: Path, capsys: Capture) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text('[channels.a]\ntemplate = "order.html"')
+        assert main(["check-config", str(path)]) == 0
+        assert capsys.readouterr().err == (
+            "pushserver: template = 'order.html': server.templates names no folder of templates\n"
+        )
+
+    @pytest.mark.parametrize("setting", ["pages", "static", "templates"])
+    def test_a_folder_that_does_not_exist_is_an_error(self, tmp_path: Path, setting: str) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text(f'[server]\n{setting} = "{tmp_path}/none"')
+        with pytest.raises(StartFailed, match=f"{setting} = '{tmp_path}/none': there is no folder"):
+            main(["check-config", str(path)])
+
     def test_warns_of_a_page_that_is_broken_and_of_a_colour_that_is_hard_to_read(
         self, tmp_path: Path, capsys: Capture
     ) -> None:

@@ -293,6 +293,22 @@ class TestAnAnswer:
         assert "there is chat:say, order:buy, vote (and 2 that were not logged)" in logged
         assert len(logged) < 250
 
+    def test_of_a_misspelt_event_of_the_server_is_warned_of_at_the_start(
+        self, app: PushServer, trouble: Trouble
+    ) -> None:
+        def vote(client: object) -> None: ...
+
+        app.on("conect")(vote)
+        app.on("subscrib", namespace="chat")(vote)
+        for event in ("reconnect", "published", "state", "message", "connect", "x"):
+            app.on(event)(vote)
+        with TestServer(app):
+            lines = trouble.take()
+        assert [line.partition(" is called when ")[2] for line in lines] == [
+            "a client sends 'conect'; did you mean connect?",
+            "a client sends 'subscrib'; did you mean subscribe?",
+        ]
+
     def test_to_invalid_json_is_an_error(self, app: PushServer, guests: Guests) -> None:
         called: list[str] = []
         for event in ("connect", "subscribe", "publish", "message", "x"):
