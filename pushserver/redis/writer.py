@@ -311,6 +311,9 @@ class Writer:
         numbered = scripts.numbered_of(answer)
         if numbered.kind == "again":
             self._missing[counter] = waiting
+            # Receipts of a new log are looked up by a session that is attached to it.
+            if session is self._session:
+                self._saw(numbered.epoch)
             self._look()
             return
         if numbered.kind == "key":

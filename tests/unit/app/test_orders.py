@@ -44,6 +44,7 @@ class Page:
 
     client: Client
     at: dict[str, int] = field(default_factory=dict)
+    invited: set[str] = field(default_factory=set)
     asked: dict[int, tuple[str, str]] = field(default_factory=dict)
     connected: bool = False
 
@@ -70,10 +71,14 @@ class Page:
             self.at = {
                 name: sub.get("offset", 0) for name, sub in value[method].get("subs", {}).items()
             }
+            self.invited = set(self.at)
         elif method == "subscribe":
-            assert channel not in self.at
+            # A client may subscribe to a channel that the application has joined for it.
+            assert channel not in self.at or channel in self.invited
+            self.invited.discard(channel)
             self.at[channel] = value[method].get("offset", 0)
         elif method == "unsubscribe":
+            self.invited.discard(channel)
             self.at.pop(channel, None)
 
     def _pushed(self, push: Any) -> None:
@@ -84,9 +89,11 @@ class Page:
             self.at[channel] += 1
         elif "subscribe" in push:
             assert channel not in self.at
+            self.invited.add(channel)
             self.at[channel] = push["subscribe"].get("offset", 0)
         elif "unsubscribe" in push:
             assert channel in self.at
+            self.invited.discard(channel)
             del self.at[channel]
 
 

@@ -349,3 +349,19 @@ def test_each_reader_has_each_publication_once_and_in_order_or_is_told(
         line.startswith(("not attached to Redis at ", "the log in Redis does not continue "))
         for line in trouble.take()
     )
+
+
+def test_draft_that_arrives_late_in_a_new_log_is_published_once(trouble: Trouble) -> None:
+    world = World(WIDE, 10_000)
+    world.publish(1, "b")
+    world.trip(1)
+    world.publish(1, "a")
+    world.cut(1, 0, True)
+    world.connect(1)
+    # The connection stays, as after FLUSHALL; another node begins the new log.
+    world.cut(0, 1, False)
+    world.flush()
+    world.connect(0)
+    world.stray(1)
+    world.end()
+    trouble.clear()
