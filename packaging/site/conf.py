@@ -27,6 +27,7 @@ exclude_patterns = ["monitoring"]
 html_theme = "furo"
 html_title = f"pushserver {release}"
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 
 myst_heading_anchors = 4
