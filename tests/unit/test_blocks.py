@@ -46,7 +46,7 @@ NOT_RUN = {
     },
     "docs/frameworks.md": {"0 3 * * *": "for cron; tests/e2e/test_frameworks.py runs its command"},
     "docs/from-flask-socketio.md": {
-        "pip install '.[flask]'": "an installation, as tests/test_packaging.py makes them",
+        "pip install 'pushserver[flask]'": "an installation, as tests/test_packaging.py makes them",
         "pushserver serve votes.py": OPTIONS,
         "python votes.py": "tests/e2e/test_flask.py starts such a program",
         "/channels/prices?event=price": "as the examples of publishing in docs/protocols.md",
@@ -80,7 +80,7 @@ NOT_RUN = {
                 "systemctl restart pushserver\n",
                 "systemctl reload pushserver\n",
                 "journalctl --unit pushserver --lines 3\n",
-                "pip install --upgrade pushserver",
+                "git pull\n",
                 "adduser --system",
                 "pushserver.pid)",
                 "logrotate --debug",
