@@ -14,7 +14,7 @@ from tests.e2e.follower import Follower, Programs, visits_at
 from tests.e2e.test_browser import points, state
 
 TUTORIAL = sections_of("docs/tutorial.md")
-NUMBER = re.compile(r"^\d+(\.\d+)? at ")
+NUMBER = re.compile(r"^\d+(\.\d+)? at \d\d:\d\d:\d\d$")
 
 
 @pytest.fixture
