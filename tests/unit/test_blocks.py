@@ -95,7 +95,7 @@ NOT_RUN = {
         ". ~/live/bin/activate": "the environment of the test is another one",
         "pushserver 1.0.0: open": "each start of a server in a test waits for this line",
         "mkdir -p /opt/pushserver/app": AS_ROOT,
-        "install-unit --socket --app": AS_ROOT,
+        "install-unit --listen 127.0.0.1:8080 --app": AS_ROOT,
     },
     "examples/chat/README.md": {"\nPUSHSERVER_AUTH_API_KEYS": OPTIONS},
     "examples/fragments/README.md": {"pushserver serve": OPTIONS},
