@@ -27,7 +27,14 @@ _OTHER_NAMES = {
 }
 """Names that other programs give to a setting, and its name here."""
 
-_WORDS = {"array": "a list", "object": "a table", "str": "a text"}
+_WORDS = {
+    "array": "a list",
+    "object": "a table",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
 
 
 class Text(str):
@@ -198,7 +205,7 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
 
 def _in_words(problem: str) -> str:
     """The error of msgspec with the types in words of TOML."""
-    words = re.sub("`(array|object|str)`", lambda match: _WORDS[match[1]], problem)
+    words = re.sub(f"`({'|'.join(_WORDS)})`", lambda match: _WORDS[match[1]], problem)
     example = 'a list, such as ["..."], got a text'
     return words.replace("a list, got a text", example).replace("`", "")
 

@@ -844,7 +844,10 @@ class TestCheckConfig:
         ("text", "problem"),
         [
             ("[limits]\nbody_byte = 5", "limits.body_byte: unknown key; did you mean body_bytes?"),
-            ("[limits]\nbody_bytes = 0", "limits.body_bytes: expected int >= 1, value 0"),
+            (
+                "[limits]\nbody_bytes = 0",
+                "limits.body_bytes: expected a whole number >= 1, value 0",
+            ),
             ("[limits", "Expected"),
             ('["\\u001b[2J\\u009b"]', r"\x1b[2J\x9b: unknown key"),
         ],

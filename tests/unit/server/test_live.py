@@ -500,7 +500,7 @@ class TestRefusal:
     @pytest.mark.parametrize(
         "error",
         [
-            InvalidConfig("push.toml: limits.channels: expected int >= 1, value 0"),
+            InvalidConfig("push.toml: limits.channels: expected a whole number >= 1, value 0"),
             StartFailed("push.toml: No such file or directory"),
         ],
     )

@@ -631,5 +631,5 @@ def test_source_provides_isource_and_ihook() -> None:
 
 def test_tolerance_is_at_most_half_of_the_time_that_keys_are_remembered() -> None:
     table = "[sources.s]\ntype = 'webhook'\nchannel = 'c'\nsignature = 'none'\n"
-    with pytest.raises(InvalidConfig, match=r"tolerance_seconds: expected float <= 145\.0"):
+    with pytest.raises(InvalidConfig, match=r"tolerance_seconds: expected a number <= 145\.0"):
         load(f"{table}tolerance_seconds = 146", "", {}, SourceTypes())
