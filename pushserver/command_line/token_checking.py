@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
 
 from pushserver.api_call import TIMEOUT_SECONDS, call
 from pushserver.auth.identity import Identity
@@ -105,6 +106,8 @@ def _verifier(config: Config) -> Verifier:
             return verifier
         verifier.set_published(read_jwks(content, algorithms(auth)).keys)
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, HTTPError):
+            error.close()
         raise CommandFailed(f"auth.{setting}: {printable(str(error))}") from None
     return verifier
 
