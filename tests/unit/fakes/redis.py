@@ -57,6 +57,12 @@ class DataSet:
     subscribers: Subscribers = field(default_factory=Subscribers)
 
 
+class Foreign(Exception):
+    """The log has an entry of another program: a script ends at the entry that it would add."""
+
+    reply = ErrorReply("FENCED")
+
+
 class FakeRedis:
     """A server; `published` is called with each publication: channel, its epoch, offset, blob.
 
@@ -148,7 +154,10 @@ class FakeRedis:
             if not self.knows_scripts:
                 return ErrorReply("NOSCRIPT No matching script")
             number = int(rest[1])
-            return self._scripts[rest[0]](rest[2 : 2 + number], rest[2 + number :])
+            try:
+                return self._scripts[rest[0]](rest[2 : 2 + number], rest[2 + number :])
+            except Foreign as error:
+                return error.reply
         if name == b"HSCAN":
             counts = self.data.subscribers.counts
             return [b"0", [part for n in counts for part in (n, b"%d" % counts[n])]]
@@ -311,8 +320,10 @@ class FakeRedis:
         return [1] * len(arguments[1:])
 
     def _append_next(self, fields: list[bytes]) -> None:
-        """Add an entry that is no publication."""
+        """Add an entry that is no publication; raises Foreign."""
         data = self.data
+        if data.last[0] > data.seq:
+            raise Foreign
         number = data.last[1] + 1 if data.last[0] == data.seq else 1
         self._append((data.seq, number), fields)
 
