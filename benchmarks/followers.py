@@ -213,10 +213,10 @@ class Events(Follower):
             return
         if event.get("event") == "pushserver-reset":
             self.record.resets += 1
-        if "event" in event:
+        if "id" in event and "event" in event:
             self.position = event["id"]
             self.subscribed.set()
-        else:
+        elif "event" not in event:
             self.take(json.loads(event["data"]))
 
 

@@ -432,7 +432,8 @@ def pub(publication: Publication) -> Pub:
         publication.offset,
         None if publication.info is None else info(publication.info),
         tags,
-        round(publication.time * 1000),
+        # In two steps, as the other forms have it: the product alone could be rounded otherwise.
+        round(round(publication.time, 3) * 1000),
     )
 
 

@@ -229,7 +229,7 @@ class World:
                 getattr(guest, kind)(*values)
 
     def check(self) -> None:
-        assert self.time.sends < 2 * SLICE
+        assert self.time.sends <= 2 * SLICE
         for guest in self.guests:
             guest.settle()
             for stint in guest.stints.values():

@@ -12,6 +12,7 @@ from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.errors import Invalid
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, FrameError
+from pushserver.protocols.formats import publication_object
 from tests.unit.fakes.tools import EPOCH, row
 
 
@@ -143,6 +144,13 @@ def test_publication_is_pushed_with_its_event_as_a_tag_and_its_time_in_milliseco
             },
         }
     }
+
+
+def test_time_is_that_of_the_other_forms_also_at_half_a_millisecond() -> None:
+    row = publication(time=1796047039.0895)
+    assert json.loads(publication_object(row))["time"] == 1796047039.089
+    pub = json.loads(centrifuge.publication_push(row))["push"]["pub"]
+    assert pub["time"] == 1_796_047_039_089
 
 
 def test_published_data_is_sent_unchanged() -> None:

@@ -92,6 +92,7 @@ class World:
         self.log: dict[tuple[str, str, int], int] = {}
         self.applied: Counter[int] = Counter()
         self.saved: Counter[int] = Counter()
+        self.lost = ""
         self.answers: dict[int, Receipt | None] = {}
         self.readers: list[Reader] = []
         self.failures: list[Any] = []
@@ -199,16 +200,17 @@ class World:
         self.redis.crash(keeps)
         if not keeps:
             self.applied = self.saved.copy()
+            self.lost = self.redis.data.epoch
 
     def restore(self) -> None:
         """Redis starts with the saved data set, and says that it is complete.
 
         Some node has seen all that is lost, and all are back before the next publication: what one
-        has seen, another does not know.
+        has seen, another does not know. What a crash has lost just before, no node has seen.
         """
         data = self.redis.data
         known = [(each.epoch, each.seq) for m in self.members for each in m.log._known()]
-        if (data.epoch, data.seq) not in known:
+        if (data.epoch, data.seq) not in known or data.epoch == self.lost:
             return
         for member in self.members:
             for link in member.links:
