@@ -9,6 +9,9 @@ CODE := pushserver twisted tests tools benchmarks packaging setup.py
 # The tests with other versions: all but those of the page, of the package and of the documents.
 VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishing.py recovery.py \
 	store.py sources.py web_sources.py closes.py compression.py clients.py app.py)
+# Random orders of events, beside a model of what must come out.
+MODELS := $(wildcard tests/unit/*/test_*model.py) tests/unit/app/test_orders.py \
+	tests/unit/cluster/test_one_process.py tests/unit/hub/test_delivery.py
 FAST := fast-1 fast-2 fast-3 fast-4
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
@@ -31,7 +34,8 @@ help:
 	@echo "make smooth   watch the live page in Chromium at 100 publications a second for ten minutes"
 	@echo "make engines  every page in Chromium, Firefox and WebKit, before a release"
 	@echo "make docs     build the site of the documents, in build/site"
-	@echo "make soak     mix all ways to read and publish with restarts and kills (SOAK=\"--seconds 600\")"
+	@echo "make soak     mix all ways to read and publish with restarts and kills (SOAK=\"--seconds 600\"),"
+	@echo "              and search the models of the unit tests for other examples"
 	@echo "make fuzz     run every parser with random input (FUZZ=\"--seconds 600\")"
 	@echo "make dist     build the source distribution and the wheel of the last commit, in dist/"
 	@echo "make extras   install each extra alone and use it (some minutes, before a release)"
@@ -157,6 +161,8 @@ soak:
 	@tools/venv test
 	@tools/system-packages --for-tests
 	$(BIN)/python -m tests.doors $(SOAK)
+	@# Other examples each time, and more of them.
+	HYPOTHESIS_PROFILE=search $(BIN)/python $(PYTEST) $(MODELS)
 
 bench-quick:
 	@tools/venv run
