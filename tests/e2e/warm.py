@@ -31,12 +31,19 @@ from typing import Any
 from tests.e2e.patience import PATIENCE
 
 MODULES = (
+    "pushserver.cli",
     "pushserver.server.foreground",
+    "pushserver.sources.types.random",
+    "encodings.idna",
     "twisted.application.app",
+    "twisted.cred.strcred",
     "twisted.internet.epollreactor",
     "twisted.plugins",
     "twisted.scripts._twistd_unix",
     "twisted.scripts.twistd",
+    # The interfaces that the cache of Twisted's plugins names.
+    "twisted.trial.itrial",
+    "twisted.words.iwords",
 )
 """The modules, with all that they import. None of them installs a reactor."""
 REQUEST_BYTES = 2**17
@@ -247,12 +254,25 @@ def _serve(requests: socket.socket) -> Mapping[str, Any]:
             os.close(file)
 
 
+def _compile_templates() -> None:
+    """Make each page of the server once, so that no fork compiles its templates."""
+    # Imported here: a test process needs none of them.
+    from pushserver.resources.pages import Pages
+    from pushserver.resources.template_failures import TemplateFailures
+
+    pages = Pages(float, TemplateFailures(float, float))
+    pages.channel(("a",), ".", 1)
+    pages.channels(".")
+    pages.error(404, "", "")
+
+
 def main() -> None:
     """Import the modules, and run programs in forks."""
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         requests.set_inheritable(False)
         for name in MODULES:
             import_module(name)
+        _compile_templates()
         assert "twisted.internet.reactor" not in sys.modules
         gc.collect()
         gc.freeze()
