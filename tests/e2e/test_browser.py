@@ -115,13 +115,13 @@ class TestThePage:
         expect(page.locator("#list li.newest")).to_have_count(1)
         # In one step: a publication may come at any time.
         first = page.evaluate(
-            "[...document.querySelectorAll('#list li[data-offset]')]"
+            f"() => {{ {RECORD}"
+            "return [...document.querySelectorAll('#list li[data-offset]')]"
             ".filter((row, index) => index === 0 || row.classList.contains('newest'))"
-            ".map((row) => Number(row.dataset.offset))"
+            ".map((row) => Number(row.dataset.offset)); }"
         )
         assert len(first) == 1, "the mark is not on the first row"
-        page.evaluate(RECORD)
-        wait_for_newer(page, first[0])
+        page.wait_for_function("() => window.rows.length > 0")
         assert page.evaluate("window.rows[0].offset") == first[0] + 1
         assert len(offsets(page)) == 10
 
