@@ -418,13 +418,6 @@ class Admission(Struct, frozen=True, array_like=True):
     info: bytes
 
 
-class Commands(Message, frozen=True, tag=32):
-    """Commands of a peer that came by a request to another process."""
-
-    peer: int
-    text: bytes
-
-
 class Prolong(Message, frozen=True, tag=33):
     """End a peer's session at this Unix time, 0 for never."""
 
@@ -458,7 +451,7 @@ FromFollower = (
     | Logged
     | Measured
 )
-ToPeer = Push | End | Unsubscribe | Invite | Say | Commands | Prolong | Request
+ToPeer = Push | End | Unsubscribe | Invite | Say | Prolong | Request
 FromAuthor = (
     Images
     | Row

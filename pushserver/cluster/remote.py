@@ -12,7 +12,6 @@ from pushserver.channels.names import check_event
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.cluster.calls import Calls
 from pushserver.cluster.messages import (
-    Commands,
     End,
     Ended,
     Entered,
@@ -105,9 +104,6 @@ class RemotePeer:
         if self.connected:
             raise RuntimeError("the user of a client is set in its connect handler, not later")
         self.info = ClientInfo(self.info.client, user, info)
-
-    def received(self, text: bytes) -> None:
-        self._calls.tell(Commands(self.number, text))
 
     def broadcast(self, broadcast: Broadcast) -> None:
         given = Spread(msgspec.json.decode(broadcast.data), False)

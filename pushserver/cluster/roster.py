@@ -13,7 +13,6 @@ from pushserver.channels.publication import ClientInfo
 from pushserver.cluster.calls import Calls, Run
 from pushserver.cluster.messages import (
     Acknowledged,
-    Commands,
     Done,
     End,
     Entered,
@@ -183,8 +182,6 @@ class Roster(Directory):
             peer.push(message.text)
         elif isinstance(message, Say):
             peer.sender(message.values.data, message.event)()
-        elif isinstance(message, Commands):
-            peer.received(message.text)
         elif isinstance(message, Unsubscribe):
             peer.unsubscribe(message.channel, message.code, message.reason)
         elif isinstance(message, Prolong):

@@ -57,8 +57,6 @@ class ConnectionContext:
     trust: Trust
     gate: Gate
     json_only: JsonOnly
-    elsewhere: Resource | None = None
-    """Answers requests for sessions that another process has; None if there is no other."""
 
     def children(self) -> dict[bytes, Resource]:
         """The resources below `/connection`."""
@@ -76,7 +74,8 @@ class ConnectionContext:
         `commands` are those of a response's request; later ones come to `/emulation`.
         """
         node, (visit, credentials, address) = self.node, self.peer(request, protocol)
-        secret = "" if commands is None else new_id()
+        # Its beginning names this process to the others of the server.
+        secret = "" if commands is None else node.id_prefix + new_id()
 
         def make_session(transport: Transport[SessionFormat]) -> Session:
             session = Session(node, transport, answer, secret, visit, credentials, address)
@@ -201,9 +200,15 @@ class Emulated(msgspec.Struct):
 class EmulationResource(LeafResource):
     """`POST {"session", "node", "data"}`: commands for a session over a response."""
 
-    def __init__(self, context: ConnectionContext):
+    def __init__(
+        self,
+        context: ConnectionContext,
+        of_id: Callable[[bytes], LeafResource | None] = lambda id: None,
+    ):
+        """`of_id` gives the resource for a session that another process has, by its id."""
         super().__init__()
         self._context = context
+        self._of_id = of_id
 
     def answer_post(self, request: Request) -> Answer:
         check_origin(request, self._context.trust)
@@ -217,11 +222,12 @@ class EmulationResource(LeafResource):
             emulated = msgspec.json.decode(body, type=Emulated)
         except MALFORMED as error:
             raise Refusal(400, f"not a command for a session: {error}") from None
+        elsewhere = self._of_id(emulated.session.encode("utf-8", "surrogatepass"))
+        if elsewhere is not None:
+            answer: bytes | int = elsewhere.render(request)
+            return answer
         session = self._context.node.sessions.by_secret(emulated.session)
-        if session is None:
-            if self._context.elsewhere is not None:
-                answer: bytes | int = self._context.elsewhere.render(request)
-                return answer
+        if not isinstance(session, Session):
             raise Refusal(404, "unknown session")
         session.received(emulated.data.encode("utf-8", "surrogatepass"))
         return no_content(request)

@@ -64,11 +64,11 @@ class SocketIOResource(LeafResource):
         pollings: Pollings,
         scripts: Mapping[bytes, IResource],
         settings: Settings,
-        of_sid: Callable[[bytes], LeafResource | None] = lambda sid: None,
+        of_id: Callable[[bytes], LeafResource | None] = lambda id: None,
     ):
-        """`of_sid` gives the resource for a client that another process has, by its `sid`."""
+        """`of_id` gives the resource for a client that another process has, by its `sid`."""
         super().__init__()
-        self._of_sid = of_sid
+        self._of_id = of_id
         self._scripts = scripts
         self._settings = settings
         self.context = context
@@ -81,7 +81,7 @@ class SocketIOResource(LeafResource):
             found = self._scripts.get(path[0]) if len(path) == 1 else None
             answer: bytes | int = (found or NotFound()).render(request)
             return answer
-        elsewhere = self._of_sid(_parameter(request, b"sid"))
+        elsewhere = self._of_id(_parameter(request, b"sid"))
         return super().render(request) if elsewhere is None else elsewhere.render(request)
 
     def answer_get(self, request: Request) -> Answer:

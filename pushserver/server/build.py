@@ -195,7 +195,7 @@ def build(
     relays = None
     if place is not None and place.is_worker:
         relays = Relays(place, reactor, monotonic, is_own, limits.connections)
-        node.sid_prefix = f"{place.worker}."
+        node.id_prefix = f"{place.worker}."
     base = Base(
         reactor,
         node,

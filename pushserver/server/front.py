@@ -156,7 +156,7 @@ def make_front(config: Config, base: Base, before: Front | None = None) -> Front
         elsewhere=main,
     )
     json_only = JsonOnly(node.monotonic)
-    connections = ConnectionContext(node, upgrade, respond, trust, gate, json_only, main)
+    connections = ConnectionContext(node, upgrade, respond, trust, gate, json_only)
     sources = make_sources(config, base, () if before is None else before.sources)
     runners = [source.runner for source in sources]
     status = StatusResource(

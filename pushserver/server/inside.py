@@ -23,8 +23,8 @@ ANSWER_SECONDS = 600.0
 """The time for the beginning of another process's answer: a WSGI application may take long, and a
 client of Socket.IO that polls waits for its next packet."""
 
-_SID = re.compile(rb"([1-9][0-9]{0,2})\..+")
-"""The id of a client of Socket.IO, which begins with the number of its worker."""
+_ID = re.compile(rb"([1-9][0-9]{0,2})\..+")
+"""The id of a client whose requests come to any worker: it begins with the number of its own."""
 
 
 class InnerPort(Listener):
@@ -79,12 +79,13 @@ class Relays:
         self._workers: dict[int, Relay] = {}
         self.main = self._to(MAIN)
 
-    def of_sid(self, sid: bytes) -> Relay | None:
-        """The relay to the other worker that has this client of Socket.IO, if there is one.
+    def of_id(self, id: bytes) -> Relay | None:
+        """The relay to the other worker that has this client, if there is one.
 
+        For clients of Socket.IO that poll, and of Centrifuge over a response.
         None for a client of this worker, and for an id that no worker has given.
         """
-        match = _SID.fullmatch(sid)
+        match = _ID.fullmatch(id)
         number = MAIN if match is None else int(match[1])
         if number in (MAIN, self._place.worker) or not os.path.exists(self._place.http(number)):
             return None

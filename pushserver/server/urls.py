@@ -128,11 +128,11 @@ def worker_tree(
         b"channels": ChannelsResource(channels),
         b"events": EventsResource(channels),
         b"connection": ContainerResource(connections.children()),
-        b"emulation": EmulationResource(connections),
+        b"emulation": EmulationResource(connections, relays.of_id),
     }
     if path := socketio.path.encode():
         scripts = socket_io_scripts(static)
-        children[path] = SocketIOResource(connections, pollings, scripts, socketio, relays.of_sid)
+        children[path] = SocketIOResource(connections, pollings, scripts, socketio, relays.of_id)
     return WorkerRootResource(children, Hosts(names(server)), files, relays.main)
 
 

@@ -106,9 +106,6 @@ class ClientSession(Protocol):
     def identify(self, user: str, info: bytes) -> None:
         """Set the user, and the JSON text about it for others; RuntimeError after the connect."""
 
-    def received(self, text: bytes) -> None:
-        """Process commands of the client."""
-
     def broadcast(self, broadcast: Broadcast) -> None:
         """Send a message that goes to many clients; this one is connected."""
 

@@ -87,7 +87,7 @@ class Engine(Working[EngineFormat, ItemT]):
     @property
     def sid(self) -> str:
         """The id of the client for its next requests."""
-        return f"{self.node.sid_prefix}{self.info.client}"
+        return f"{self.node.id_prefix}{self.info.client}"
 
     def _wake_quickly(self) -> None:
         """Wake at the exact times: the ticks of `peers` are too rare for the shortest settings."""

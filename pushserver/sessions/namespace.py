@@ -342,9 +342,6 @@ class Namespace:
 
     # --- messages ---------------------------------------
 
-    def received(self, text: bytes) -> None:
-        """Not used: packets come to the connection."""
-
     def broadcast(self, broadcast: Broadcast) -> None:
         frames = broadcast.frames
         if self.format not in frames:

@@ -105,8 +105,8 @@ class Node:
         self.waiting_bytes = 0
         """The bytes of all requests of clients that wait to be handled."""
         self.stopping = False
-        self.sid_prefix = ""
-        """The beginning of the ids of Engine.IO, by which other processes know this one."""
+        self.id_prefix = ""
+        """The beginning of ids that come back in requests: other processes know this one by it."""
         self.reload: Callable[[], Awaitable[Mapping[str, object]]] = _no_reload
         """Read the configuration again, and return which settings changed; raises Invalid."""
         self.list_nodes: Callable[[], Awaitable[Sequence[Mapping[str, object]]]] = _no_nodes

@@ -33,9 +33,6 @@ class RequestSession:
     def identify(self, user: str, info: bytes) -> None:
         raise RuntimeError("the user of a request is set by authenticate or its token, not later")
 
-    def received(self, text: bytes) -> None:
-        """No-op."""
-
     def broadcast(self, broadcast: Broadcast) -> None:
         """No-op."""
 

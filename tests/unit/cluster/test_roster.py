@@ -188,15 +188,6 @@ def test_follower_without_room_refuses_a_subscription_by_the_author(
         result(cluster, only(cluster).invite("other"))
 
 
-def test_author_carries_commands_to_the_session_of_another_process(
-    cluster: Cluster, edge: Edge
-) -> None:
-    client = joined(cluster, edge)
-    only(cluster).received(b'{"id": 7, "ping": {}}')
-    cluster.settle()
-    assert client.transport.take() == [{"id": 7, "ping": {}}]
-
-
 def test_author_prolongs_a_session(cluster: Cluster, edge: Edge) -> None:
     client = joined(cluster, edge)
     only(cluster).prolong(cluster.time.now + 100)

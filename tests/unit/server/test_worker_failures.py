@@ -68,15 +68,6 @@ class TestWithoutTheMainProcess:
         processes.away.add(0)
         assert processes.ask(processes.workers[0], path, method).status == status
 
-    def test_command_for_a_session_elsewhere_is_503(
-        self, processes: Processes, trouble: Trouble
-    ) -> None:
-        processes.away.add(0)
-        body = b'{"session":"x","data":"{}"}'
-        answer = processes.ask(processes.workers[0], "/emulation", "POST", body)
-        assert answer.status == 503
-        trouble.clear()
-
     def accepted(self, processes: Processes, path: str) -> tuple[Line, Line]:
         """A client, and the relay's connection for it, which the test answers."""
         line = processes.workers[0].open(path, accept=BROWSER)
