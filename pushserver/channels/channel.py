@@ -130,10 +130,12 @@ class Channel:
         """
         ttl = self.options.history_ttl
         evicted = self._evict_over(self.options.history_size, self.options.history_bytes)
-        while ttl and self.floor < self.top and self._births[self._start] + ttl <= now:
-            self._evict()
-            evicted += 1
-        return evicted
+        if not ttl:
+            return evicted
+        births, end = self._births, self._start
+        while end < len(births) and births[end] + ttl <= now:
+            end += 1
+        return evicted + self._evict(end - self._start)
 
     def clear(self) -> int:
         """Evict all rows and return their number; the numbering continues."""
@@ -168,28 +170,35 @@ class Channel:
         return len(self._rows) - bisect_left(self._rows, time, self._start, key=_time)
 
     def _evict_over(self, size: int, max_bytes: int) -> int:
-        evicted = 0
-        while self.floor < self.top and (len(self) > size or self.bytes > max_bytes):
-            self._evict()
-            evicted += 1
+        evicted = self._evict(self.top - self.floor - size)
+        while self.bytes > max_bytes and self.floor < self.top:
+            evicted += self._evict(1)
         return evicted
 
-    def _evict(self) -> None:
-        row = self._rows[self._start]
-        # At once: the list is cut when many are gone, and a row may have a megabyte.
-        self._rows[self._start] = _GONE
-        size, memory = sizes(row)
-        self.bytes -= size
-        self.memory -= memory
-        self.floor = row.offset
-        self.floor_seq = row.seq
-        self._start += 1
-        if row.offset == self.top:
+    def _evict(self, count: int) -> int:
+        """Evict the oldest `count` rows, none if it is negative; return their number."""
+        if count <= 0:
+            return 0
+        rows, start = self._rows, self._start
+        end = start + count
+        last = rows[end - 1]
+        for index in range(start, end):
+            size, memory = sizes(rows[index])
+            self.bytes -= size
+            self.memory -= memory
+            # At once: the list is cut when many are gone, and a row may have a megabyte.
+            rows[index] = _GONE
+        self.floor = last.offset
+        self.floor_seq = last.seq
+        self._start = end
+        left = len(rows) - end
+        if not left:
             self.time = float("-inf")
-        if self._start == len(self._rows) or self._start >= _COMPACT_AFTER + len(self):
-            del self._rows[: self._start]
-            del self._births[: self._start]
+        if not left or end >= _COMPACT_AFTER + left:
+            del rows[:end]
+            del self._births[:end]
             self._start = 0
+        return count
 
 
 _GONE = Publication("", "", 0, 0, 0.0, "", b"")

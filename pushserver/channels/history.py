@@ -305,7 +305,9 @@ class History:
         else:
             # All rows of a channel share its name.
             name = channel.name
-            epoch, top, now = channel.epoch, channel.top, max(now, channel.time)
+            epoch, top = channel.epoch, channel.top
+            # Not `max`: each publication comes here.
+            now = now if now > channel.time else channel.time
         return Publication(
             name,
             epoch,

@@ -114,7 +114,7 @@ class FanOut:
 
     def resume(self) -> None:
         """Send as much as this turn allows."""
-        if self._sending:
+        if self._sending or not self._line:
             return
         self._sending = True
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from pushserver.auth.identity import LATEST
 from pushserver.auth.keys import Key, Scope
@@ -118,7 +118,7 @@ class Methods:
 
     def _draft(self, call: PublishCall) -> Draft:
         channel = check_name(call.channel)
-        return replace(draft_of(call), channel=channel, publisher=self._publisher)
+        return structs.replace(draft_of(call), channel=channel, publisher=self._publisher)
 
     async def publish(self, call: PublishCall) -> object:
         return position(await self._node.publish(self._draft(call)))
@@ -128,8 +128,8 @@ class Methods:
             raise Invalid(f"{len(call.channels)} channels, expected {MAX_CHANNELS} at most")
         # All channels are checked before the first publication. The drafts share data and tags:
         # a copy for each channel could take 1,000 MB.
-        draft = replace(draft_of(call), publisher=self._publisher)
-        drafts = [replace(draft, channel=check_name(channel)) for channel in call.channels]
+        draft = structs.replace(draft_of(call), publisher=self._publisher)
+        drafts = [structs.replace(draft, channel=check_name(channel)) for channel in call.channels]
         return {"responses": [await self._response(draft) for draft in drafts]}
 
     async def _response(self, draft: Draft) -> object:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
+from msgspec import structs
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
@@ -213,7 +214,7 @@ def _drafts(lines: list[Line], draft: Draft, group: _Group) -> Iterator[tuple[in
         except PushServerError as error:
             group.failed = number, error
             return
-        yield number, replace(draft, data=data, key=_key(draft, number))
+        yield number, structs.replace(draft, data=data, key=_key(draft, number))
 
 
 async def _wait_for_admission(node: Node, admit: Admit, count: int) -> None:

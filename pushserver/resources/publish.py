@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import msgspec
+from msgspec import structs
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
@@ -113,7 +113,7 @@ async def publish(
     data = read_body(content_type, body, _compact, msgspec.json.encode)
     if ask is not None:
         await ask(data)
-    receipt = await node.publish(replace(draft, data=data))
+    receipt = await node.publish(structs.replace(draft, data=data))
     request.setResponseCode(201)
     request.setHeader(CURSOR, receipt.id.encode())
     return answer_json(request, _position(receipt))

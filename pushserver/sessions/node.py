@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from pushserver.auth.keys import Keys
 from pushserver.auth.permissions import Permissions
@@ -152,7 +153,8 @@ class Node:
     async def publish(self, draft: Draft) -> Receipt:
         """Number, retain and deliver the draft; raises Unavailable or TooMany."""
         try:
-            return await self.append(_with_whole_key(draft))
+            self._check_room(draft)
+            return await self._broker.publish(_with_whole_key(draft))
         except Unavailable as error:
             self.metrics.refusals[error.cause] += 1
             raise
@@ -210,7 +212,7 @@ class Node:
 def _with_whole_key(draft: Draft) -> Draft:
     """The draft with its key as it is remembered."""
     if draft.key and draft.publisher:
-        return replace(draft, key=key_of(draft.key, draft.publisher))
+        return structs.replace(draft, key=key_of(draft.key, draft.publisher))
     return draft
 
 
