@@ -26,12 +26,16 @@ COMMITTED = 1_700_000_000
 """The time of the commit that is built."""
 
 
+ALONE = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
+"""Variables of a program without the checkout on its path; it compiles its modules once."""
+
+
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Run a program without the checkout on its path, and return its output."""
     ended = subprocess.run(
         command,
         cwd=cwd,
-        env=environment(PYTHONPATH="", **variables),
+        env=environment(**ALONE, **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -185,11 +189,14 @@ def twistd(
 ) -> Path:
     """The twistd of an environment with an installation and nothing else."""
     folder = tmp_path_factory.mktemp(request.param)
-    run(sys.executable, "-m", "venv", "venv", cwd=folder)
+    run(sys.executable, "-m", "venv", "--without-pip", "venv", cwd=folder)
     editable = request.param == "editable"
     target = ["--editable", str(tree)] if editable else [str(request.getfixturevalue("wheel"))]
-    pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
-    run(*pip, "--constraint", str(CHECKOUT / "constraints.txt"), *target, cwd=folder)
+    # The pip of the tests: to install another one, and to choose versions with it, takes longer.
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "venv"), "install", "--quiet"]
+    run(
+        *pip, "--no-compile", "--constraint", str(CHECKOUT / "constraints.txt"), *target, cwd=folder
+    )
     return folder / "venv" / "bin" / "twistd"
 
 
@@ -208,7 +215,7 @@ def test_a_type_without_its_extra_says_how_to_install_it(
     ended = subprocess.run(
         [twistd, "--nodaemon", "--pidfile=", "pushserver", "--config", config],
         cwd=tmp_path,
-        env=environment(PYTHONPATH=""),
+        env=environment(**ALONE),
         capture_output=True,
         text=True,
         check=False,
@@ -225,7 +232,7 @@ def test_a_type_without_its_extra_says_how_to_install_it(
 def installed(twistd: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that runs from an installation, in an empty folder."""
     folder = tmp_path_factory.mktemp("empty")
-    with running(Server(folder, twistd=[str(twistd)], env=environment(PYTHONPATH=""))) as server:
+    with running(Server(folder, twistd=[str(twistd)], env=environment(**ALONE))) as server:
         yield server
     assert [path.name for path in folder.iterdir()] == ["log"]
 
