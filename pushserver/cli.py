@@ -28,6 +28,7 @@ from pushserver.command_line.unit_command import add_unit_commands
 from pushserver.config.secret_files import read_secret
 from pushserver.errors import CommandFailed, PushServerError, StartFailed
 from pushserver.publisher import publish
+from pushserver.server.gc_policy import without_collections
 from pushserver.usercode.hangup import take_early
 
 DEFAULT_URL = "http://localhost:8080"
@@ -306,8 +307,9 @@ def _add_serve(commands: Any) -> None:
 def _serve(options: Any, out: TextIO) -> None:
     take_early()
     # Imported here: the other commands need no Twisted, which takes time to import.
-    from pushserver.server.foreground import end_by, serve
-    from pushserver.server.options import Options
+    with without_collections():
+        from pushserver.server.foreground import end_by, serve
+        from pushserver.server.options import Options
 
     known = Options()
     known.update({key: value for key, value in vars(options).items() if key in known})
@@ -356,13 +358,14 @@ def _value(text: str) -> object:
 
 def _check_config(options: Any, out: TextIO) -> None:
     # Imported here, as in _serve: this takes longer than all other imports together.
-    from pushserver.config.loader import read, warnings
-    from pushserver.resources.pages import look_problems
-    from pushserver.resources.templates import Templates
-    from pushserver.server.broker_parts import check_libraries
-    from pushserver.server.options import with_look, with_pages
-    from pushserver.server.ports import check_endpoints
-    from pushserver.sources.registry import SourceTypes
+    with without_collections():
+        from pushserver.config.loader import read, warnings
+        from pushserver.resources.pages import look_problems
+        from pushserver.resources.templates import Templates
+        from pushserver.server.broker_parts import check_libraries
+        from pushserver.server.options import with_look, with_pages
+        from pushserver.server.ports import check_endpoints
+        from pushserver.sources.registry import SourceTypes
 
     types = SourceTypes()
     config = with_look(with_pages(read(options.file, os.environ, types), options.file))

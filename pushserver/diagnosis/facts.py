@@ -1,10 +1,14 @@
-"""The facts about a running server from which its findings are made."""
+"""The facts about a running server from which its findings are made.
+
+Structs of msgspec: each start makes these classes, in a tenth of the time of frozen dataclasses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 from pushserver.diagnosis.recent_refusals import RecentRefusal
 
@@ -22,8 +26,7 @@ class SourceStatus(Protocol):
     def last_failure(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateFailure:
+class TemplateFailure(Struct, frozen=True):
     """The last failure of a template, or of a function in its place; `time` in Unix seconds.
 
     `channel`: that of the publication; empty if there was none.
@@ -35,8 +38,7 @@ class TemplateFailure:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
+class StoreFacts(Struct, frozen=True):
     """The store: `problem` is the error of the last commit, `waiting` publications wait for one.
 
     `free_bytes` are those of its disk; None where the system does not say.
@@ -49,8 +51,7 @@ class StoreFacts:
     free_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerFacts:
+class BrokerFacts(Struct, frozen=True):
     """The log in Redis: its address, without a password, and the name of this server there.
 
     `away_seconds`: for how long it has not been attached; None while it is. `problem`: the reason,
@@ -66,8 +67,7 @@ class BrokerFacts:
     losses: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(Struct, frozen=True):
     """A request as it arrived: its HTTP version, its peer, and the headers about its sender.
 
     `client` is the address that limits and the log use; the addresses are None on a Unix socket.
@@ -88,8 +88,7 @@ State = Literal["starting", "ready", "silent", "waiting", "stopping"]
 """`silent`: it does not answer. `waiting`: it has ended, and the next one starts after a pause."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerState:
+class WorkerState(Struct, frozen=True):
     """A worker, whose process was replaced `restarts` times; without a process the `pid` is 0."""
 
     number: int
@@ -98,8 +97,7 @@ class WorkerState:
     restarts: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerFacts:
+class WorkerFacts(Struct, frozen=True):
     """A worker, with the numbers that its process told last; they are 0 until then."""
 
     number: int
@@ -110,8 +108,7 @@ class WorkerFacts:
     uptime: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """A server at one moment; `time` in Unix seconds, `uptime` in seconds.
 
     `checks`: those of `/health/ready`, each with its problem. `connections`: the open ones;

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client import REGISTRY
-from prometheus_client.exposition import generate_latest as plain_text
-from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_text
 from twisted.web.server import Request
 
 from pushserver.web.gate import Gate
 from pushserver.web.resource import Answer, LeafResource, wants
 
+if TYPE_CHECKING:
+    # Imported where it is used, with the first request: it takes time to import.
+    from prometheus_client.metrics_core import Metric
+
 PLAIN = "text/plain"
+PLAIN_TYPE = f"{PLAIN}; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text"
-CONTENT_TYPES = {
-    PLAIN: "text/plain; version=0.0.4; charset=utf-8",
-    OPENMETRICS: CONTENT_TYPE_LATEST,
-}
 
 
 class Collects(Protocol):
@@ -47,13 +43,18 @@ class MetricsResource(LeafResource):
             key = self._gate.check_caller(request)
             if not key.allows("admin", None):
                 key.check("read", None)
-        form = wants(request, (PLAIN, OPENMETRICS)) or PLAIN
-        request.setHeader(b"content-type", CONTENT_TYPES[form].encode())
+        from prometheus_client import exposition
+        from prometheus_client.openmetrics import exposition as openmetrics
+
+        is_open = wants(request, (PLAIN, OPENMETRICS)) == OPENMETRICS
+        kind = openmetrics.CONTENT_TYPE_LATEST if is_open else PLAIN_TYPE
+        request.setHeader(b"content-type", kind.encode())
         request.setHeader(b"cache-control", b"no-store")
-        generate = openmetrics_text if form == OPENMETRICS else plain_text
-        return generate(self)
+        return openmetrics.generate_latest(self) if is_open else exposition.generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of the server, then those of the process and of the application."""
+        from prometheus_client import REGISTRY
+
         yield from self._server.collect()
         yield from REGISTRY.collect()

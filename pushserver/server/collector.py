@@ -10,16 +10,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import get_args
-
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-from prometheus_client.utils import floatToGoString
+from typing import TYPE_CHECKING, get_args
 
 import twisted
 from pushserver import __version__
@@ -32,6 +23,15 @@ from pushserver.sources.engine.runner import STATES, Status
 from pushserver.store.service import Storage
 from pushserver.usercode.thread_pool import Pool, ThreadPool
 from pushserver.wsgi.gateway import Gateway
+
+if TYPE_CHECKING:
+    # Imported where it is used, with the first request: it takes time to import.
+    from prometheus_client.metrics_core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        Metric,
+    )
 
 Values = Mapping[tuple[str, ...], float]
 
@@ -184,6 +184,8 @@ class ServerCollector:
         )
 
     def _handlers(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import HistogramMetricFamily
+
         metrics = self._node.metrics
         family = HistogramMetricFamily(
             _PREFIX + "handler_seconds", "The time of a call of a handler.", labels=("handler",)
@@ -212,6 +214,8 @@ class ServerCollector:
             yield _gauge("wsgi_requests_waiting", text, counts.waiting)
 
     def _process(self, whole: Measure) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import InfoMetricFamily
+
         yield _histogram("reactor_lag_seconds", "How late a timer of the reactor is.", whole.lag)
         if whole.longest_turn is not None:
             yield _gauge(
@@ -281,6 +285,8 @@ def _labelled(counts: Mapping[str, int]) -> Values:
 def _counter(
     name: str, text: str, values: float | Values, labels: Sequence[str] = ()
 ) -> CounterMetricFamily:
+    from prometheus_client.metrics_core import CounterMetricFamily
+
     family = CounterMetricFamily(_PREFIX + name, text, labels=labels)
     _add(family, values)
     return family
@@ -289,6 +295,8 @@ def _counter(
 def _gauge(
     name: str, text: str, values: float | Values, labels: Sequence[str] = ()
 ) -> GaugeMetricFamily:
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
     family = GaugeMetricFamily(_PREFIX + name, text, labels=labels)
     _add(family, values)
     return family
@@ -300,6 +308,8 @@ def _add(family: CounterMetricFamily | GaugeMetricFamily, values: float | Values
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
+    from prometheus_client.metrics_core import HistogramMetricFamily
+
     family = HistogramMetricFamily(_PREFIX + name, text, labels=())
     family.add_metric((), _buckets(histogram), histogram.sum)
     return family
@@ -307,5 +317,7 @@ def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFam
 
 def _buckets(histogram: Histogram) -> list[tuple[str, int]]:
     """The bounds and the number of values up to each, the last one without a bound."""
+    from prometheus_client.utils import floatToGoString
+
     bounds = [*map(floatToGoString, SECONDS), "+Inf"]
     return list(zip(bounds, accumulate(histogram.counts), strict=True))

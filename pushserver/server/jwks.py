@@ -18,8 +18,6 @@ from pushserver.auth.tokens import Verifier
 from pushserver.config.secret_files import read_file
 from pushserver.config.settings import Auth
 from pushserver.errors import SourceFailed, Unavailable
-from pushserver.sources.http_client.fetch import with_timeout
-from pushserver.sources.http_client.response import request
 from pushserver.usercode.rate import LogLimiter
 from pushserver.usercode.reactor import Reactor
 
@@ -227,6 +225,9 @@ class _Page:
         self._reactor = reactor
 
     async def read(self) -> bytes:
+        # Imported here, since most servers have no such URL: the client takes time to import.
+        from pushserver.sources.http_client.fetch import with_timeout
+
         try:
             return await with_timeout(self._seconds, self._reactor, self._fetch())
         except TimeoutError:
@@ -234,6 +235,8 @@ class _Page:
             raise SourceFailed(f"{self._host}: {problem}") from None
 
     async def _fetch(self) -> bytes:
+        from pushserver.sources.http_client.response import request
+
         headers = {"user-agent": f"pushserver/{__version__}", "accept": "application/json"}
         response = await request(self._reactor, self._url, headers)
         try:

@@ -7,7 +7,7 @@ from twisted.application.service import ServiceMaker
 
 pushserver = ServiceMaker(
     "pushserver",
-    "pushserver.server.options",
+    "pushserver.server.plugin",
     "Push events to browsers, live.",
     "pushserver",
 )

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-MODULE = "pushserver.server.workers.worker"
+MODULE = "pushserver.server.workers"
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that the main process answers, for all. They are blocked until a worker ignores them."""
 _OF_SYSTEMD = ("NOTIFY_", "WATCHDOG_", "LISTEN_")

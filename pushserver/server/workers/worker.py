@@ -241,7 +241,3 @@ def main() -> None:
     reactor.run()
     if worker.failed:
         sys.exit(FAILED)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pushserver.diagnosis.facts import Facts, RequestFacts, StoreFacts, TemplateFailure, WorkerFacts
 from pushserver.diagnosis.finding import Finding
@@ -176,7 +177,7 @@ def test_files_of_connections_are_those_of_workers(
 def test_a_problem_has_one_finding_with_a_fix(
     change: dict[str, object], level: str, words: str, fix: str
 ) -> None:
-    [finding] = problems(replace(GOOD, **change))  # type: ignore[arg-type]
+    [finding] = problems(replace(GOOD, **change))
     assert finding.level == level
     assert words in finding.text
     assert fix in finding.fix

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from weakref import ref
 
 import pytest
 
 from pushserver.server import gc_policy
-from pushserver.server.gc_policy import Collector
+from pushserver.server.gc_policy import Collector, without_collections
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +185,14 @@ def test_full_collection_runs_at_least_every_so_often(monkeypatch: pytest.Monkey
     gc.collect()
     assert left() == 0
     ours.stop()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_imports_are_not_interrupted_by_collections(enabled: bool) -> None:
+    if enabled:
+        gc.enable()
+    states = []
+    with suppress(ImportError), without_collections():
+        states.append(gc.isenabled())
+        raise ImportError
+    assert [*states, gc.isenabled()] == [False, enabled]

@@ -11,6 +11,7 @@ from typing import Any, cast
 from wsgiref.simple_server import demo_app
 
 import pytest
+from msgspec import structs
 from prometheus_client import Metric
 from twisted.internet.defer import Deferred
 
@@ -79,11 +80,11 @@ class World:
         self.link.told(Measure(longest_turn=0.1))
 
     def start_worker(self) -> None:
-        more = [self.worker, replace(self.worker, number=2)]
+        more = [self.worker, structs.replace(self.worker, number=2)]
         self.service.measures.states = lambda: more
 
     def restart_worker(self) -> None:
-        self.worker = replace(self.worker, restarts=1)
+        self.worker = structs.replace(self.worker, restarts=1)
 
     def families(self) -> list[Metric]:
         return list(self.collector.collect())
