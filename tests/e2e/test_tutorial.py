@@ -46,7 +46,8 @@ def test_the_whole_tutorial(browser: Browser, follower: Follower, tmp_path: Path
     expect(page.locator("#numbers li").nth(1)).to_be_visible()
     expect(page.locator("#numbers li").first).to_have_text(NUMBER)
     expect(page.locator("#state")).to_have_text("live")
-    state(own.open("channels/numbers"), "live")
+    numbers = own.open("channels/numbers")
+    state(numbers, "live")
 
     follower.write("A graph")
     page.reload()
@@ -60,6 +61,9 @@ def test_the_whole_tutorial(browser: Browser, follower: Follower, tmp_path: Path
     assert points(walk) > 2
     state(front, "live")
     expect(front.locator("#notice-box")).to_be_hidden()
+    # The live pages would draw until the end.
+    for left in (front, page, numbers, walk):
+        left.close()
 
     follower.write("Messages")
     ann, ben = own.open(), own.open()

@@ -99,6 +99,9 @@ class Visits:
             self._problems.append(f"request to another host: {request.url}")
 
     def _note_failure(self, request: Request) -> None:
+        # The browser itself ends the requests of a page that is left or closed.
+        if request.failure == "net::ERR_ABORTED":
+            return
         self._problems.append(f"request failed: {request.url}: {request.failure}")
 
     def _note_response(self, response: Response) -> None:
