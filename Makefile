@@ -57,6 +57,9 @@ test:
 
 slow: environment packages
 check $(FAST): environment
+# Two at a time: with more, all programs slow each other down, and browsers most.
+fast-3: fast-1
+fast-4: fast-2
 
 environment:
 	@tools/venv test
@@ -83,7 +86,7 @@ $(FAST): fast-%:
 
 slow:
 	@# --no-loadscope-reorder keeps the order of the files, so that slow files start first.
-	$(BIN)/python -m pytest -q --ignore tests/unit --ignore tests/engines -n 4 --dist loadfile \
+	$(BIN)/python -m pytest -q --ignore tests/unit --ignore tests/engines -n 3 --dist loadfile \
 		--no-loadscope-reorder tests/test_packaging.py tests
 
 unit:
