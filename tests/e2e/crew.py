@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any
 from pushserver.server.workers.process import MODULE
 from tests.e2e.conditions import wait_until
 from tests.e2e.server import CHECKOUT, Server, environment
+from tests.e2e.warm import WORKER
 from tests.processes import lives
 
-MARK = "TEST_OF_WORKERS"
-"""The variable by which the processes of a test are found, whoever their parent is."""
 RUN = "run"
 """The folder of the test for the sockets between the processes."""
 
@@ -34,7 +32,7 @@ TIMES = """
 import os
 from importlib import import_module
 
-for item in os.environ["TIMES_OF_WORKERS"].split():
+for item in os.environ["TEST_TIMES_OF_WORKERS"].split():
     place, seconds = item.split("=")
     module, _, name = place.rpartition(".")
     module = import_module(f"pushserver.server.workers.{module or 'control'}")
@@ -56,18 +54,20 @@ class Crew:
         times: str = "",
         serve: bool = True,
         package: Path = CHECKOUT,
+        forks: bool = True,
     ):
         """`text`: its configuration. `lasting`: another main process finds the workers of one that
         was killed, as under systemd. `times`: other values of constants of `workers.control`, or
         of another module beside it, such as `ALONE_SECONDS=60 slot.MOST_MISSED=60`. `package`: the
-        folder with the package.
+        folder with the package. `forks`: its processes need not be new interpreters.
         """
         (folder / "pushserver.toml").write_text(text)
         (folder / RUN).mkdir(mode=0o700)
         self.folder = folder
-        self._mark = uuid.uuid4().hex
+        self._cwd = str(folder.resolve())
         places = {"RUNTIME_DIRECTORY" if lasting else "TMPDIR": str(folder / RUN)}
-        more = {MARK: self._mark, "TIMES_OF_WORKERS": times, "PYTHONPATH": str(package), **places}
+        more = {} if forks else {"NEW_INTERPRETERS": "yes"}
+        more |= {"TEST_TIMES_OF_WORKERS": times, "PYTHONPATH": str(package), **places}
         if times:
             # Python imports it at its start.
             (folder / "sitecustomize.py").write_text(TIMES)
@@ -99,7 +99,7 @@ class Crew:
         found = set()
         for name in filter(str.isdecimal, os.listdir("/proc")):
             with suppress(OSError):
-                if f"{MARK}={self._mark}".encode() in Path("/proc", name, "environ").read_bytes():
+                if os.readlink(f"/proc/{name}/cwd") == self._cwd:
                     found.add(int(name))
         return {pid for pid in found if lives(pid)}
 
@@ -109,8 +109,11 @@ class Crew:
         for pid in self.all():
             with suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                program, _, number = Path(f"/proc/{pid}/comm").read_text().partition(" ")
                 if MODULE.encode() in words:
                     found[int(words[-2])] = pid
+                elif program == WORKER:
+                    found[int(number)] = pid
         return found
 
     def checks(self) -> tuple[int, Any]:

@@ -121,7 +121,7 @@ class TestInABrowser:
         disturb()
         job = page.evaluate("job")
         middle = visits.open(f"?job={job}")
-        middle.wait_for_function("() => bar.value > 0")
+        middle.wait_for_function("() => document.getElementById('bar')?.value > 0")
         for each in (page, middle):
             expect(each.locator("#result")).to_have_text("1234 rows")
         assert [event["data"] for event in page.evaluate("seen")] == [*STEPS, RESULT]
@@ -164,11 +164,11 @@ class TestInABrowser:
         visits.allow(f"localhost:{desk.server.port}/")
         page = visits.open()
         page.click("text=Make a report")
-        page.wait_for_function("() => document.getElementById('bar').value >= 20")
+        page.wait_for_function("() => document.getElementById('bar')?.value >= 20")
         job = parse_qs(urlsplit(page.url).query)["job"][0]
         restart(desk)
         middle = visits.open(f"?job={job}")
-        middle.wait_for_function("() => document.getElementById('bar').value > 0")
+        middle.wait_for_function("() => document.getElementById('bar')?.value > 0")
         for each in (page, middle, visits.open(f"?job={job}")):
             expect(each.locator("#result")).to_have_text("1234 rows")
         problems = f"CORS policy|net::ERR_FAILED|localhost:{desk.server.port}/|403"

@@ -113,7 +113,8 @@ def test_main_process_that_stops_for_a_moment_is_noticed_by_nobody(
 def test_next_server_waits_for_workers_that_it_cannot_keep(
     tmp_path: Path, crews: list[Crew]
 ) -> None:
-    crew = Crew(tmp_path, MEMORY, times="ALONE_SECONDS=5")
+    # It knows workers by their command line.
+    crew = Crew(tmp_path, MEMORY, times="ALONE_SECONDS=5", forks=False)
     crews.append(crew)
     crew.server.start()
     before = set(crew.workers().values())

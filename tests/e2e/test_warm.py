@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import warm
+from tests.e2e.conditions import wait_until
+from tests.e2e.crew import Crew
 from tests.e2e.patience import PATIENCE
 from tests.e2e.programs import PUSHSERVER
 from tests.e2e.server import Server, environment
@@ -46,12 +49,34 @@ def test_a_signal_ends_a_fork(tmp_path: Path) -> None:
     server.kill()
 
 
+def test_workers_are_forks_which_belong_to_the_server(tmp_path: Path) -> None:
+    crew = Crew(tmp_path, times="ALONE_SECONDS=0.25")
+    try:
+        crew.server.start()
+        workers = crew.workers()
+        nursery = Path(f"/proc/{crew.main}/cmdline").read_bytes()
+        assert b"nursery" in nursery
+        lines = {Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers.values()}
+        assert lines == {nursery}
+        assert all(os.getsid(pid) == pid for pid in workers.values())
+        os.kill(workers[2], signal.SIGKILL)
+        crew.wait_for(f"worker 2 (process {workers[2]}) has ended: SIGKILL")
+        wait_until(lambda: crew.workers().keys() == workers.keys())
+        assert crew.workers()[1] == workers[1]
+        # The constants of the test are those of the workers too.
+        crew.server.kill()
+        crew.wait_for("there has been no main process for 0.25 seconds: the worker ends", 2)
+        wait_until(lambda: not crew.all())
+    finally:
+        crew.clean()
+
+
 @pytest.mark.parametrize(
     ("command", "more"),
     [
         ([*PUSHSERVER, "--version"], {"LC_ALL": "C"}),
         ([*PUSHSERVER, "--version"], {"PYTHONPATH": "/"}),
-        ([sys.executable, "-m", "pushserver", "--version"], {}),
+        ([sys.executable, "-m", "twisted", "--version"], {}),
         (["bash", "-c", "true"], {}),
     ],
 )

@@ -10,7 +10,6 @@ may read others when it starts.
 from __future__ import annotations
 
 import atexit
-import gc
 import json
 import os
 import select
@@ -21,44 +20,55 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from tests.e2e.patience import PATIENCE
 
-MODULES = (
-    "pushserver.cli",
-    "pushserver.server.foreground",
-    "pushserver.sources.types.random",
-    "encodings.idna",
-    "twisted.application.app",
-    "twisted.cred.strcred",
-    "twisted.internet.epollreactor",
-    "twisted.plugins",
-    "twisted.scripts._twistd_unix",
-    "twisted.scripts.twistd",
-    # The interfaces that the cache of Twisted's plugins names.
-    "twisted.trial.itrial",
-    "twisted.words.iwords",
-)
-"""The modules, with all that they import. None of them installs a reactor."""
 REQUEST_BYTES = 2**17
 CHECKOUT = str(Path(__file__).parents[2])
 PROGRAMS = {
     (sys.executable, "-P", "-m", "pushserver"): "pushserver",
+    (sys.executable, "-m", "pushserver"): "pushserver",
     (sys.executable, "-P", str(Path(__file__).with_name("twistd.py"))): "twistd",
 }
 """The programs by the beginning of their command lines."""
+WORKER = "worker"
+OF_SERVERS = (
+    "PUSHSERVER_",
+    "NOTIFY_",
+    "LISTEN_",
+    "PYTEST_",
+    "RUNTIME_DIRECTORY",
+    "TEST_",
+    "TMPDIR",
+    "UPSTREAM",
+    "XDG_RUNTIME_DIR",
+)
+"""The beginnings of the variables that nothing reads before a server does."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A program to run in a fork; `numbers`: those of its files, in their order."""
+
+    program: str
+    arguments: Sequence[str]
+    command: Sequence[str]
+    folder: str
+    variables: Mapping[str, str]
+    numbers: Sequence[int] = (0, 1, 2)
+    open_files: tuple[int, int] = (0, 0)
+    """The limits of a worker."""
 
 
 class Forked:
-    """A process, as `subprocess.Popen` has it, for which a `_Nursery` waits."""
+    """A process, as `subprocess.Popen` has it, for which a `Nursery` waits."""
 
-    def __init__(self, nursery: _Nursery, pid: int):
+    def __init__(self, nursery: Nursery, pid: int):
         self.pid = pid
         self.returncode: int | None = None
         self._nursery = nursery
@@ -108,9 +118,11 @@ def start(
 
     Returns None for a command or an environment that only a new interpreter can have.
     """
+    request = _request(command, folder, environment)
+    if request is None:
+        return None
     nursery = _nursery()
-    pid = nursery.fork(command, folder, environment, files)
-    return Forked(nursery, pid) if pid else None
+    return Forked(nursery, nursery.fork(request, files))
 
 
 def run(
@@ -143,66 +155,70 @@ def run(
         return subprocess.CompletedProcess(command, status, *printed)
 
 
-class _Nursery:
-    """The process that has imported the modules."""
+class Nursery:
+    """A process that has imported the modules, at the other end of a socket."""
 
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._environment = _own(os.environ)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno())],
-                env=dict(os.environ) | {"PYTHONPATH": CHECKOUT},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        self._socket = ours
-        self._socket.settimeout(PATIENCE)
+    def __init__(self, connection: socket.socket):
+        connection.settimeout(PATIENCE)
+        self._socket = connection
         self._asking = threading.Lock()
-        atexit.register(self._end)
 
-    def fork(
-        self,
-        command: Sequence[str],
-        folder: Path,
-        environment: Mapping[str, str],
-        files: Sequence[int],
-    ) -> int:
-        """The id of the new process; 0 if it must not be a fork."""
-        found = _program(command)
-        if not found or _own(environment) != self._environment:
-            return 0
-        request = {
-            "program": found.program,
-            "arguments": found.arguments,
-            "command": command,
-            "folder": str(folder),
-            "environment": dict(environment),
-        }
-        return self._ask(request, *files)
+    def fork(self, request: Request, files: Sequence[int]) -> int:
+        """The id of the new process."""
+        return self._ask(asdict(request), *files)
 
     def status(self, pid: int) -> int:
         """Wait for the end of a process; -N if signal N ended it."""
-        return self._ask({"ended": pid})
+        return self._ask(pid)
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the process."""
         self._socket.close()
-        self._process.wait()
 
-    def _ask(self, request: Mapping[str, Any], *files: int) -> int:
+    def _ask(self, asked: Any, *files: int) -> int:
         with self._asking:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
+            socket.send_fds(self._socket, [json.dumps(asked).encode()], files)
             answer = self._socket.recv(REQUEST_BYTES)
         assert answer, "the process that starts servers has ended"
         return int(answer)
 
 
+def asked_for(requests: socket.socket, most: int) -> tuple[Request | int | None, list[int]]:
+    """The next request to a nursery, with its files.
+
+    It is for a fork, or for the status of a process at its end; None: the nursery is to end.
+    """
+    data, files, _, _ = socket.recv_fds(requests, REQUEST_BYTES, most)
+    asked = json.loads(data) if data else None
+    return (Request(**asked) if isinstance(asked, dict) else asked), files
+
+
 @cache
-def _made() -> _Nursery:
-    return _Nursery()
+def _made() -> Nursery:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                str(Path(__file__).with_name("nursery.py")),
+                str(theirs.fileno()),
+            ],
+            env=dict(os.environ) | {"PYTHONPATH": CHECKOUT},
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+    nursery = Nursery(ours)
+
+    def end() -> None:
+        nursery.close()
+        process.wait()
+
+    atexit.register(end)
+    return nursery
 
 
-def _nursery() -> _Nursery:
+def _nursery() -> Nursery:
     """The only one of this process; any thread may call it."""
     with _making:
         return _made()
@@ -211,87 +227,20 @@ def _nursery() -> _Nursery:
 _making = threading.Lock()
 
 
-@dataclass(frozen=True)
-class _Program:
-    program: str
-    arguments: Sequence[str]
-
-
-def _program(command: Sequence[str]) -> _Program | None:
+def _request(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> Request | None:
+    if _own(environment) != _own(os.environ):
+        return None
     for start, program in PROGRAMS.items():
         if tuple(command[: len(start)]) == start:
-            return _Program(program, command[len(start) :])
+            arguments = command[len(start) :]
+            return Request(program, arguments, command, str(folder), dict(environment))
     return None
 
 
 def _own(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that the forks share with the process that has imported the modules."""
-    servers = "PUSHSERVER_", "NOTIFY_", "LISTEN_", "PYTEST_"
-    found = {n: value for n, value in environment.items() if not n.startswith(servers)}
-    return found | {"PYTHONPATH": found.get("PYTHONPATH", CHECKOUT)}
-
-
-def _serve(requests: socket.socket) -> Mapping[str, Any]:
-    """Answer requests to their end. Returns in each fork, with its request."""
-    while True:
-        data, files, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 3)
-        if not data:
-            os._exit(0)
-        request: Mapping[str, Any] = json.loads(data)
-        if "ended" in request:
-            _, status = os.waitpid(request["ended"], 0)
-            requests.send(b"%d" % os.waitstatus_to_exitcode(status))
-            continue
-        pid = os.fork()
-        if not pid:
-            requests.close()
-            for number, file in enumerate(files):
-                os.dup2(file, number)
-            os.closerange(3, max(files) + 1)
-            return request
-        requests.send(b"%d" % pid)
-        for file in files:
-            os.close(file)
-
-
-def _compile_templates() -> None:
-    """Make each page of the server once, so that no fork compiles its templates."""
-    # Imported here: a test process needs none of them.
-    from pushserver.resources.pages import Pages
-    from pushserver.resources.template_failures import TemplateFailures
-
-    pages = Pages(float, TemplateFailures(float, float))
-    pages.channel(("a",), ".", 1)
-    pages.channels(".")
-    pages.error(404, "", "")
-
-
-def main() -> None:
-    """Import the modules, and run programs in forks."""
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        requests.set_inheritable(False)
-        for name in MODULES:
-            import_module(name)
-        _compile_templates()
-        assert "twisted.internet.reactor" not in sys.modules
-        gc.collect()
-        gc.freeze()
-        request = _serve(requests)
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    os.chdir(request["folder"])
-    sys.orig_argv = list(request["command"])
-    sys.argv = [request["program"], *request["arguments"]]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if request["program"] == "twistd":
-        from twisted.scripts.twistd import run
-
-        run()
-    else:
-        from pushserver.cli import main as run_command
-
-        sys.exit(run_command())
-
-
-if __name__ == "__main__":
-    main()
+    found = {n: value for n, value in environment.items() if not n.startswith(OF_SERVERS)}
+    # A fork imports from the folders before.
+    return found | {"PYTHONPATH": found.get("PYTHONPATH", CHECKOUT).split(os.pathsep)[-1]}
