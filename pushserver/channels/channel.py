@@ -121,7 +121,14 @@ class Channel:
         size, memory = sizes(publication)
         self.bytes += size
         self.memory += memory
-        return self._evict_over(self.options.history_size, self.options.history_bytes)
+        options = self.options
+        evicted = 0
+        # Not `_evict_over` alone: each publication comes here, and a full channel loses one row.
+        if self.top - self.floor > options.history_size:
+            evicted = self._evict(self.top - self.floor - options.history_size)
+        if self.bytes > options.history_bytes:
+            evicted += self._evict_over(options.history_size, options.history_bytes)
+        return evicted
 
     def expire(self, now: float) -> int:
         """Evict rows older than `history_ttl` at `now` (steady clock); return their number.

@@ -143,11 +143,14 @@ class Hub:
         `skip`: the ids of clients that do not get it.
         """
         channel = publication.channel
+        audiences = self._by_channel.get(channel)
+        if audiences is None:
+            return
         skipped: list[Subscriber] = []
         if skip:
             skipped = [client for client in map(self._find_client, skip) if client is not None]
         gapped: list[Audience] = []
-        for audience in tuple(self._by_channel.get(channel, ())):
+        for audience in tuple(audiences):
             expected = audience.tops[channel] + 1
             if publication.offset < expected:
                 continue
