@@ -85,9 +85,9 @@ $(FAST): fast-%:
 	status=$$?; cat "$$output"; exit $$status
 
 slow:
-	@# --no-loadscope-reorder keeps the order of the files, so that slow files start first.
+	@# --no-loadscope-reorder keeps the order of the files: tests/conftest.py has the slow ones first.
 	$(BIN)/python -m pytest -q --ignore tests/unit --ignore tests/engines -n 3 --dist loadfile \
-		--no-loadscope-reorder tests/test_packaging.py tests
+		--no-loadscope-reorder tests
 
 unit:
 	@tools/venv test

@@ -1,4 +1,4 @@
-"""Signals as in a terminal, the profiles of hypothesis, and known warnings, for all tests.
+"""Signals as in a terminal, the order of the files, the profiles of hypothesis, and known warnings.
 
 By default hypothesis takes the same examples on every machine and ignores its speed.
 `HYPOTHESIS_PROFILE=search` takes other examples each time, and more of them.
@@ -10,6 +10,7 @@ import gc
 import inspect
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,6 +38,34 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+FIRST = (
+    "redis/test_servers.py",
+    "e2e/test_login.py",
+    "e2e/test_users.py",
+    "e2e/test_frameworks.py",
+    "page/test_live_page.py",
+    "page/test_parts.py",
+    "test_packaging.py",
+    "e2e/test_chat_example.py",
+    "page/test_views.py",
+    "redis/test_presence_servers.py",
+    "e2e/test_tutorial.py",
+    "e2e/test_killed_main.py",
+    "e2e/test_killed_workers.py",
+    "e2e/test_behind_proxies.py",
+    "e2e/test_browser.py",
+    "doors/test_table.py",
+)
+"""The files that take longest: the last ones to start would keep one process busy at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(FIRST)}
+    assert all(path.exists() for path in places)
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 # Nothing that is collected becomes garbage, and it is much: a third of the time of the collection.
