@@ -81,6 +81,8 @@ class Uplink:
         self._handlers = handlers
         self.attached: Callable[[], None] = lambda: None
         """Is called each time that the channels here have been compared with the author's."""
+        self.link_now: Callable[[], None] = lambda: None
+        """Ends the pause before the next attempt to link, if there is one."""
 
     # --- the link ---------------------------------------
 

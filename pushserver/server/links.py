@@ -132,6 +132,7 @@ class UplinkService(Service):
         shortcuts: bool = True,
     ):
         self._uplink = uplink
+        uplink.link_now = self._link_now
         self._has_room = has_room
         self._path = path
         self._reactor = reactor
@@ -150,6 +151,11 @@ class UplinkService(Service):
             self._again = None
         if self._link is not None:
             self._link.abort()
+
+    def _link_now(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._connect()
 
     def _connect(self) -> None:
         self._again = None

@@ -65,6 +65,9 @@ def test_next_main_process_continues_with_the_workers(
             safe = counts
         crew.server.kill()
         crew.server.start()
+        # Ready means that each worker has the log of this process.
+        answers = [crew.server.get("channels/c0?limit=1").status for _ in range(20)]
+        assert answers == [200] * 20
         assert crew.workers() == before
         load.go_on()
         # A new epoch is what the readers are told.

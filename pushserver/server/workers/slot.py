@@ -106,7 +106,8 @@ class Slot:
             self.start()
             return
         self.since = self._monotonic()
-        self.state = "ready"
+        # Ready when it follows the log of this process.
+        self.state = "starting"
         self._use(process, left.connection)
 
     def facts(self) -> WorkerState:

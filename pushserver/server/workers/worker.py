@@ -84,7 +84,8 @@ class Worker:
         self.service.announce = lambda urls: None
         self.service.live.load = lambda: self._config
         assert self.service.uplink is not None, "a worker has a link"
-        self.service.uplink.attached = self._attached
+        self._uplink = self.service.uplink
+        self._uplink.attached = self._attached
 
     def begin(self) -> None:
         """Connect to the main process, and start."""
@@ -104,9 +105,12 @@ class Worker:
     # --- the log ---------------------------------------
 
     def _attached(self) -> None:
-        """The log can be followed: accept connections."""
-        if self._listens:
+        """The log can be followed: accept connections, and tell each main process."""
+        if not self._listens and not self._listen():
             return
+        self._send(Ready())
+
+    def _listen(self) -> bool:
         self._listens = True
         try:
             for text, descriptors in self._start.sockets:
@@ -115,8 +119,7 @@ class Worker:
             self._log.critical("{problem}", problem=str(error), event_name="worker_failed")
             self.failed = True
             self.stop()
-        else:
-            self._send(Ready())
+        return not self.failed
 
     # --- the main process ---------------------------------------
 
@@ -141,6 +144,8 @@ class Worker:
                 self._silent.reset(control.SILENT_SECONDS)
             self._send(Pong())
         elif isinstance(message, Configure):
+            # The main process is there, perhaps another one than before.
+            self._uplink.link_now()
             # Also if nothing in it has changed: certificates may have.
             self._config = decode_config(message.config)
             self.service.live.reload().addErrback(lambda failure: failure.trap(PushServerError))

@@ -114,6 +114,21 @@ def test_link_that_is_lost_while_it_is_held_is_not_read_again(
     assert world.edge.node.history.top("numbers") == 2
 
 
+def test_pause_before_the_next_attempt_can_be_ended(world: World, trouble: Trouble) -> None:
+    world.connect()
+    world.edge.uplink.link_now()
+    assert attempts(world) == 1
+    world.wire.cut()
+    trouble.take()
+    world.edge.uplink.link_now()
+    assert attempts(world) == 2
+    world.reactor.advance(AGAIN_SECONDS)
+    assert attempts(world) == 2
+    world.service.stopService()
+    world.edge.uplink.link_now()
+    assert attempts(world) == 2
+
+
 def test_author_refuses_publications_of_channels_that_a_slow_follower_has(world: World) -> None:
     world.connect()
     Deferred.fromCoroutine(world.edge.node.hub.subscribe(Watcher(), "numbers", None, 0))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 from typing import Any
 
 import pytest
 
+from pushserver import __version__
 from pushserver.diagnosis.facts import WorkerState
 from pushserver.server.workers.control import Configure, Drain, Ping, Pong, Ready, Stop
 from pushserver.server.workers.slot import (
@@ -16,6 +19,7 @@ from pushserver.server.workers.slot import (
     LONGEST_WAIT,
     MOST_MISSED,
     START_SECONDS,
+    Left,
 )
 from pushserver.server.workers.supervisor import KILL_SECONDS, Supervisor
 from tests.unit.fakes.web import Trouble
@@ -78,6 +82,24 @@ def test_server_is_ready_when_all_its_workers_are(world: World) -> None:
     assert (calls, world.supervisor.problem()) == ([], "1 of 2 workers are not ready")
     world.controls[1].say(Ready())
     assert (calls, world.supervisor.problem()) == ([None], "")
+
+
+def test_kept_worker_is_ready_when_it_follows_the_log_of_this_process() -> None:
+    reactor, launcher = Reactor(), Launcher()
+    ours, theirs = socket.socketpair()
+    left = Left(1, os.getpid(), __version__, ours, [])
+    supervisor = Supervisor(1, launcher, lambda: b"{}", reactor, reactor.seconds, {1: left})
+    supervisor.startService()
+    with theirs:
+        reactor.run()
+        (control,) = reactor.controls
+        assert launcher.processes == []
+        assert control.heard() == [Configure(b"{}")]
+        assert supervisor.problem() == "1 of 1 workers are not ready"
+        control.say(Ready())
+        assert supervisor.problem() == ""
+        (process,) = reactor.removeAll()
+        os.close(process.fileno())
 
 
 def test_worker_that_ends_is_replaced_at_once(world: World) -> None:

@@ -95,8 +95,18 @@ def test_worker_is_ready_once_it_follows_the_log(world: World) -> None:
     assert world.control.heard() == []
     world.attach()
     assert world.control.heard() == [Ready()]
+
+
+def test_the_next_main_process_is_told_too_and_is_linked_at_once(world: World) -> None:
     world.attach()
-    assert world.control.heard() == []
+    assert world.worker.service.uplink is not None
+    links: list[None] = []
+    world.worker.service.uplink.link_now = lambda: links.append(None)
+    world.control.heard()
+    world.control.say(Configure(encode_config(world.worker._config)))
+    assert links == [None]
+    world.attach()
+    assert world.control.heard() == [Ready()]
 
 
 def test_worker_answers_pings(world: World) -> None:
