@@ -27,7 +27,8 @@ class Account:
         self.may_be_told = False
         """Whether a failure began another epoch."""
         self.problems: list[str] = []
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, set[Place]] = {}
+        """A publication that outlasts a failure has a place in each epoch."""
         self._values: dict[Place, int] = {}
 
     def publish(self, value: int, receipt: Any) -> None:
@@ -53,7 +54,7 @@ class Account:
         place = split_epoch(epoch)[0], offset
         if self._values.setdefault(place, value) != value:
             self.problems.append(f"{place} is {self._values[place]} and {value}")
-        self._places[value] = place
+        self._places.setdefault(value, set()).add(place)
 
     def check_history(self, answer: Any) -> None:
         """Check the history of the channel, as JSON."""
@@ -97,9 +98,9 @@ class Account:
                     self.problems.append(f"{name} got {row} after {before}")
 
     def _follows(self, before: Row, row: Row) -> bool:
-        first, second = (self._places.get(each.data) for each in (before, row))
-        if first and second:
-            return second == (first[0], first[1] + 1)
+        first, second = (self._places.get(each.data, set()) for each in (before, row))
+        if {epoch for epoch, _ in first} & {epoch for epoch, _ in second}:
+            return any((epoch, offset + 1) in second for epoch, offset in first)
         if before.offset is not None and row.offset is not None:
             return row.offset == before.offset + 1
         return True

@@ -42,6 +42,18 @@ def test_finds_nothing_where_all_is_well() -> None:
     assert found(history(0, 2, 4), reader(0, 2), reader(gaps=(0,)), reader(4), lost=True) == []
 
 
+def test_the_last_of_an_epoch_may_be_lost_behind_one_that_is_kept_in_the_next() -> None:
+    account = Account()
+    for value, offset in ((0, 1), (2, 2), (4, 3)):
+        account.publish(value, {"epoch": "before", "offset": offset})
+    account.lose({0, 2, 4}, {0, 2})
+    account.check_history(history(0, 2))
+    account.check_order("it", [(reader(0, 2, 4), True)])
+    assert account.problems == []
+    account.check_order("it", [(reader(0, 4), True)])
+    assert "it got Row(data=4" in "\n".join(account.problems)
+
+
 @pytest.mark.parametrize(
     ("problem", "problems"),
     [
