@@ -325,7 +325,13 @@ class Dispatcher:
             answer = await self._threads.call(call, key, must)
         else:
             answer = stopwatch.call(call)
-        return await awaited(answer, stopwatch.call) if inspect.isawaitable(answer) else answer
+        # Also what a coroutine function returns that forgot an await: a coroutine is not False, and
+        # would permit what the handler decides on.
+        while inspect.isawaitable(answer):
+            answer = await awaited(answer, stopwatch.call)
+        if inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+            raise TypeError("the handler returned a generator, expected a value")
+        return answer
 
     def _stopwatch(self, handler: Handler) -> Stopwatch:
         stopwatch = self._stopwatches.get(handler.key)

@@ -56,6 +56,11 @@ def make_handler(event: str, function: Callable[..., Any], thread: bool | None) 
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
         raise ValueError(f"{name} is no handler of {event}: expected a function")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ValueError(
+            f"the handler {name} of {event} contains yield, so that a call would not run it: "
+            "expected a function that returns its result"
+        )
     is_async = inspect.iscoroutinefunction(function)
     if is_async and thread:
         raise ValueError(f"{name} is async, and runs on the reactor: it takes no thread=True")

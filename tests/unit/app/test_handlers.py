@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -80,6 +80,14 @@ def call(server: TestServer, method: str, data: object = None) -> Any:
     return server.connect().rpc(method, data)
 
 
+def yielding(client: AppClient) -> Iterator[bool]:
+    yield False
+
+
+async def yielding_async(client: AppClient) -> AsyncIterator[bool]:
+    yield False
+
+
 class TestAHandler:
     def test_gets_as_many_arguments_as_it_has_parameters(self, app: PushServer) -> None:
         seen: list[tuple[Any, ...]] = []
@@ -145,6 +153,9 @@ class TestAHandler:
             ("start", lambda a: 0, "start is called without arguments: missing"),
             ("say", lambda a, *, b: 0, "missing .* 'b'"),
             ("say", 7, "expected a function"),
+            ("subscribe", yielding, "yielding of subscribe contains yield, .* returns its result"),
+            ("start", functools.partial(yielding), "of start contains yield"),
+            ("publish", yielding_async, "yielding_async of publish contains yield"),
         ],
     )
     def test_that_cannot_be_called_is_refused(self, event: str, function: Any, words: str) -> None:
@@ -544,6 +555,36 @@ class TestARefusal:
             assert f"{doing} to secret:a was refused" in str(refused.value)
             with pytest.raises(ServerError, match="999: never"):
                 attempt("never")
+
+    @pytest.mark.parametrize("event", ["connect", "subscribe", "publish"])
+    def test_is_seen_behind_a_forgotten_await(self, app: PushServer, event: str) -> None:
+        async def allowed() -> bool:
+            return False
+
+        async def decide(client: AppClient) -> Any:
+            return allowed()
+
+        app.on(event)(decide)
+        with TestServer(app) as server:
+            if event == "connect":
+                with pytest.raises(Disconnected):
+                    server.connect()
+            else:
+                guest = server.connect()
+                with pytest.raises(ServerError, match=r"103: .* refused by the application"):
+                    guest.subscribe("a") if event == "subscribe" else guest.publish("a", 1)
+
+    @pytest.mark.parametrize("event", ["subscribe", "publish"])
+    @pytest.mark.parametrize("function", [yielding, yielding_async])
+    def test_is_no_generator(
+        self, app: PushServer, trouble: Trouble, event: str, function: Any
+    ) -> None:
+        app.on(event)(lambda client: function(client))
+        with TestServer(app) as server:
+            guest = server.connect()
+            with pytest.raises(ServerError, match="100: the application failed"):
+                guest.subscribe("a") if event == "subscribe" else guest.publish("a", 1)
+        assert "the handler returned a generator, expected a value" in str(trouble.take())
 
     def test_by_an_exception_is_an_error(self, app: PushServer) -> None:
         @app.on("buy")
