@@ -43,7 +43,7 @@ class ChannelOptions:
     """
 
     history_size: Count = 300
-    history_bytes: Count = 1_000_000
+    history_bytes: Count = 2_000_000
     history_ttl: Seconds = 604_800.0
     initial: Count = 10
     recovery_limit: Count = 300
