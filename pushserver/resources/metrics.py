@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.web.server import Request
 
 from pushserver.web.gate import Gate
-from pushserver.web.resource import Answer, LeafResource, wants
+from pushserver.web.resource import RETRY, Answer, LeafResource, Refusal, wants
 
 if TYPE_CHECKING:
     # Imported where it is used, with the first request: it takes time to import.
@@ -43,9 +43,13 @@ class MetricsResource(LeafResource):
             key = self._gate.check_caller(request)
             if not key.allows("admin", None):
                 key.check("read", None)
-        from prometheus_client import exposition
-        from prometheus_client.openmetrics import exposition as openmetrics
-
+        try:
+            from prometheus_client import exposition
+            from prometheus_client.openmetrics import exposition as openmetrics
+        except OSError as error:
+            # There may be no file left to read it.
+            problem = f"the library for metrics cannot be read now: {error.strerror}"
+            raise Refusal(503, problem, RETRY) from None
         is_open = wants(request, (PLAIN, OPENMETRICS)) == OPENMETRICS
         kind = openmetrics.CONTENT_TYPE_LATEST if is_open else PLAIN_TYPE
         request.setHeader(b"content-type", kind.encode())

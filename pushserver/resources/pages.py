@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cache
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -149,13 +150,18 @@ class Pages:
     def error(self, status: int, title: str, detail: str, root: str = ".") -> bytes:
         """The page for an error; `root` is the relative path to the server's root.
 
-        If the user's template fails, it is the server's own.
+        If the user's template fails, it is the server's own, and where that cannot be read, bare.
         """
         values = {"status": status, "title": title, "detail": detail, "root": root}
         try:
             return self._render("error.html", **values)
         except Refusal:
+            pass
+        try:
             return _encoded(self._own.render("error.html", {"version": __version__, **values}))
+        except OSError:
+            heading, text = escape(f"{status} {title}"), escape(detail)
+            return _encoded(f"<!doctype html><title>{heading}</title><h1>{heading}</h1><p>{text}")
 
     def own(self, name: str, values: Mapping[str, object]) -> bytes:
         """A page of the user; raises Refusal, and Pending and Unavailable as its functions do."""
@@ -165,7 +171,12 @@ class Pages:
         """Render a template; raises Refusal if it fails, or takes too much time."""
         known: Mapping[str, object] = {"version": __version__, **values}
         if self._templates is self._own:
-            return _encoded(self._own.render(name, known))
+            try:
+                return _encoded(self._own.render(name, known))
+            except OSError as error:
+                # There may be no file left for its first reading.
+                problem = f"the page cannot be read now: {error.strerror}"
+                raise Refusal(503, problem, RETRY) from None
         share, started = self._shares.setdefault(name, Share()), self._monotonic()
         if share.is_used_up(started):
             self._failures.count(name)

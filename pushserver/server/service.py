@@ -49,6 +49,7 @@ from pushserver.store.service import Storage
 from pushserver.usercode.once import Once
 from pushserver.usercode.reactor import Reactor
 from pushserver.usercode.repeating import Repeating
+from pushserver.web import owner
 from pushserver.web.mount import Mounted
 from pushserver.web.resource import RETRY, Refusal, Refusing
 from pushserver.web.site import PushSite
@@ -219,6 +220,7 @@ class PushService(MultiService):
             self.folder.open()
         super().startService()
         _allow_all_descriptors()
+        owner.prepare()
         if self._shortcuts:
             self._pulse.turns = bound(self._reactor)
         else:

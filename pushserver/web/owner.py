@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -23,7 +25,7 @@ _ADDRESSES = struct.Struct("!HH16s16s")
 _OWNER = struct.Struct("=II")
 _OWNER_AT = _HEADER.size + 4 + 48 + 3 * 4
 _ANY = 0xFFFFFFFF
-_ANSWER_SECONDS = 1.0
+_ANSWER_SECONDS = 1
 _KNOWN = "pushserver_own"
 """The attribute of a connection whose owner is known to be the server's user or root."""
 
@@ -87,14 +89,53 @@ def tcp_user(family: int, local: tuple[str, int], remote: tuple[str, int]) -> in
         + _ADDRESSES.pack(local[1], remote[1], *addresses)
         + struct.pack("=III", 0, _ANY, _ANY)
     )
-    head = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as netlink:
-        netlink.settimeout(_ANSWER_SECONDS)
-        netlink.sendto(head + body, (0, 0))
-        answer = netlink.recv(4096)
+    answer = _kernel.ask(body)
     message_type = _HEADER.unpack_from(answer)[1]
     if message_type != _SOCK_DIAG_BY_FAMILY:
         return None
     user, inode = _OWNER.unpack_from(answer, _OWNER_AT)
     # A closed socket has no inode, and after a while the kernel gives 0 as its user.
     return user if inode else None
+
+
+class _Kernel:
+    """A netlink socket, which stays open: when it is needed, there may be no file left for one."""
+
+    def __init__(self) -> None:
+        self._process = 0
+        self._file = -1
+        self._numbers = count(1)
+
+    def open(self) -> None:
+        """Make the socket; no-op if there is one. A fork needs one of its own. Raises OSError."""
+        if self._process == os.getpid():
+            return
+        family, kind = socket.AF_NETLINK, socket.SOCK_DGRAM
+        with socket.socket(family, kind, _NETLINK_SOCK_DIAG) as made:
+            seconds = struct.pack("ll", _ANSWER_SECONDS, 0)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+            self._file = made.detach()
+        self._process = os.getpid()
+
+    def ask(self, body: bytes) -> bytes:
+        """The answer of the kernel; raises OSError, BlockingIOError after a second."""
+        self.open()
+        number = next(self._numbers) & _ANY
+        length = _HEADER.size + len(body)
+        head = _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0)
+        os.write(self._file, head + body)
+        while True:
+            answer = os.read(self._file, 4096)
+            # An earlier answer may have come too late.
+            if _HEADER.unpack_from(answer)[3] == number:
+                return answer
+
+
+_kernel = _Kernel()
+
+
+def prepare() -> None:
+    """Have what `is_own` needs while there are files left; no-op where that is not possible."""
+    if hasattr(socket, "AF_NETLINK"):
+        with suppress(OSError):
+            _kernel.open()

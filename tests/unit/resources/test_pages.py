@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import pushserver.resources.pages
 from pushserver.resources.pages import Pages, asset_folder
 from pushserver.resources.template_failures import TemplateFailures
+from pushserver.web.resource import Refusal
 from tests.unit.fakes.web import BROWSER, Server
 
 
@@ -72,3 +74,21 @@ def test_the_documents_that_a_page_links_are_there() -> None:
         answer = server.get(link, "HEAD")
         assert (answer.status, answer["content-type"]) == (200, "text/plain; charset=utf-8")
     assert server.get("/static/pushserver-docs/").status == 404
+
+
+def test_pages_that_cannot_be_read_are_refused_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = Pages(float, TemplateFailures(float, float))
+
+    def no_file(*_: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files", "error.html")
+
+    monkeypatch.setattr(pages._own, "render", no_file)
+    with pytest.raises(Refusal) as refused:
+        pages.channels(".")
+    assert refused.value.http_status == 503
+    assert str(refused.value) == "the page cannot be read now: Too many open files"
+    page = pages.error(404, "Not Found", "there is no /<b>")
+    assert page == (
+        b"<!doctype html><title>404 Not Found</title><h1>404 Not Found</h1>"
+        b"<p>there is no /&lt;b&gt;"
+    )

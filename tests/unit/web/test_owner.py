@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -65,6 +66,40 @@ def test_user_is_that_of_the_other_end(ends: Any) -> None:
     assert owner.tcp_user(family, (there, ends[1].port), (here, ends[0].port)) == os.getuid()
 
 
+def test_owner_is_known_when_no_file_is_left(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_file(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    owner.prepare()
+    monkeypatch.setattr(socket, "socket", no_file)
+    assert owner.is_own(asked(*ends)) is True
+
+
+def test_fork_asks_by_a_socket_of_its_own(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner.prepare()
+    ours = owner._kernel._file
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert owner.is_own(asked(*ends)) is True
+    monkeypatch.undo()
+    assert owner._kernel._file != ours
+    os.close(ours)
+    owner.prepare()
+
+
+def test_late_answer_to_an_earlier_question_is_passed_over(
+    ends: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: Any) -> bytes:
+        raise BlockingIOError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "read", slow)
+        assert owner.is_own(asked(*ends)) is False
+    absent = asked(IPv4Address("TCP", "127.0.0.1", 1), IPv4Address("TCP", "127.0.0.1", 2))
+    assert owner.is_own(absent) is False
+    assert owner.is_own(asked(*ends)) is True
+
+
 def test_closed_connection_has_no_user(ends: Any) -> None:
     """The kernel gives root as the user of a closed socket that it still has."""
     here, there = ends
@@ -86,14 +121,7 @@ def test_answer_without_an_inode_has_no_user(monkeypatch: pytest.MonkeyPatch) ->
     answer = bytearray(200)
     answer[4:6] = (20).to_bytes(2, "little")
 
-    class Netlink(socket.socket):
-        def sendto(self, *_: Any) -> int:
-            return 0
-
-        def recv(self, *_: Any) -> bytes:
-            return bytes(answer)
-
-    monkeypatch.setattr(socket, "socket", Netlink)
+    monkeypatch.setattr(owner._kernel, "ask", lambda _: bytes(answer))
     ends = ("127.0.0.1", 1), ("127.0.0.1", 2)
     assert owner.tcp_user(socket.AF_INET, *ends) is None
     answer[owner._OWNER_AT + 4] = 7
