@@ -25,8 +25,9 @@ PAUSE = 0.05
 LONGEST = 8
 """The most readers of a script."""
 AWAY = (aiohttp.ClientError, OSError, TimeoutError)
-NOT_NOW = {502, 503, 100, 1001, 1006, 1012, 1013, 3001, None}
-"""The statuses and codes of a server that stops, or is without its log."""
+NOT_NOW = {502, 503, 100, 1001, 1006, 1012, 1013, 3001, 3012, None}
+"""The statuses and codes of a server that stops, or is without its log; 3012: of a publisher on
+Socket.IO that waits for an answer which died with the server, and answers no ping."""
 
 Step = tuple[Any, ...]
 Fault = Callable[[Servers, int], None]
