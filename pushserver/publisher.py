@@ -133,6 +133,9 @@ def _request(
     except (ValueError, RecursionError) as error:
         shown = reprlib.repr(data)
         raise PublishError(f"the data {shown} does not fit into JSON: {error}") from None
+    for name, value in (("channel", channel), ("event", event)):
+        if not isinstance(value, str):
+            raise PublishError(f"the {name} is {value!r:.140}, expected a text")
     try:
         query = [("event", event), *((f"tag.{name}", text) for name, text in (tags or {}).items())]
         path = f"/channels/{quote(channel, safe='')}?{urlencode(query)}"

@@ -362,7 +362,8 @@ class App:
         if link is None:
             raise NotRunning(
                 "no server runs this application: start it with pushserver serve MODULE:NAME,"
-                " twistd pushserver or its run(), or start its service()"
+                " twistd pushserver or its run(), or start its service(). The import of its module"
+                ' is too early to publish: do so in @app.on("start"), a source or another handler'
             )
         return link
 

@@ -20,8 +20,12 @@ _NAME = re.compile(rf"\$?[A-Za-z0-9][A-Za-z0-9_.:@-]*(?:{_USERS})?|{_USERS}")
 
 def check_name(name: str) -> str:
     """Return `name` if it is a valid channel name; raise InvalidName if not."""
-    if not is_name(name):
-        raise InvalidName(f"invalid channel name {name[:140]!r}: expected {NAME_RULE}")
+    try:
+        valid = is_name(name)
+    except TypeError:
+        valid = False
+    if not valid:
+        raise InvalidName(f"invalid channel name {_shown(name)}: expected {NAME_RULE}")
     return name
 
 
@@ -32,10 +36,14 @@ def is_name(name: str) -> bool:
 
 def check_namespace(name: str) -> str:
     """Return `name` if it is a valid namespace; raise InvalidName if not."""
-    valid = len(name) < MAX_NAME and _NAME.fullmatch(f"{name}:") is not None
-    if ":" in name or name.startswith("$") or not valid:
+    try:
+        valid = len(name) < MAX_NAME and _NAME.fullmatch(f"{name}:") is not None
+        valid = valid and ":" not in name and not name.startswith("$")
+    except (TypeError, AttributeError):
+        valid = False
+    if not valid:
         raise InvalidName(
-            f"invalid namespace {name[:140]!r}: expected the part before the first colon of a"
+            f"invalid namespace {_shown(name)}: expected the part before the first colon of a"
             " channel's name, as chess in chess:12"
         )
     return name
@@ -62,6 +70,15 @@ def users_of(channel: str) -> frozenset[str] | None:
 
 def check_event(event: str) -> str:
     """Return `event` if it is a valid event name; raise InvalidName if not."""
-    if not (0 < len(event) <= 128 and event.isprintable()):
-        raise InvalidName(f"invalid event name {event[:140]!r}: expected {EVENT_RULE}")
+    try:
+        valid = 0 < len(event) <= 128 and event.isprintable()
+    except (TypeError, AttributeError):
+        valid = False
+    if not valid:
+        raise InvalidName(f"invalid event name {_shown(event)}: expected {EVENT_RULE}")
     return event
+
+
+def _shown(name: object) -> str:
+    """The beginning of a name; of another value of a program, which is not a text, its repr."""
+    return repr(name[:140]) if isinstance(name, str) else f"{name!r:.140}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -24,6 +24,8 @@ _OTHER_NAMES = {
     **dict.fromkeys(("address", "bind", "host", "port"), "listen"),
     **dict.fromkeys(("database", "db", "file", "filename"), "path"),
     **dict.fromkeys(("cors", "cors_origins", "origins"), "allowed_origins"),
+    **dict.fromkeys(("interval", "intervall", "period", "seconds"), "every"),
+    **dict.fromkeys(("rss", "atom"), "feed"),
 }
 """Names that other programs give to a setting, and its name here."""
 
@@ -64,9 +66,12 @@ class Location:
         variables = "" if key else self._variables()
         return InvalidConfig(f"{self.origins.get(path, of_file)}: {problem}{variables}")
 
-    def missing(self, key: str) -> InvalidConfig:
-        """The exception for a missing key."""
-        return self.error(key, f"must be set{self._variables()}")
+    def missing(self, key: str, choices: Iterable[str] = ()) -> InvalidConfig:
+        """The exception for a missing key; `choices`: its possible values, if there are few."""
+        words = ", ".join(choices)
+        return self.error(
+            key, f"must be set{' to one of ' * bool(words)}{words}{self._variables()}"
+        )
 
     def _variables(self) -> str:
         """The variables that set keys of the table, as a remark."""
@@ -106,12 +111,23 @@ def check_table(content: object, location: Location, of: str = "") -> dict[str, 
     return content
 
 
-def check_known(content: Iterable[str], known: Iterable[str], location: Location) -> None:
-    """Raise InvalidConfig for an unknown key, with a suggestion."""
+def check_known(
+    content: Iterable[str],
+    known: Iterable[str],
+    location: Location,
+    elsewhere: Callable[[str], str] = lambda key: "",
+) -> None:
+    """Raise InvalidConfig for an unknown key, with a suggestion.
+
+    `elsewhere` returns the tables that have the key; empty for none.
+    """
     known = list(known)
     for key in content:
         if key not in known:
-            problem = f"{location.path(key)}: unknown key; {suggestion(key, known)}"
+            advice, place = suggestion(key, known), elsewhere(key)
+            if place and not advice.startswith("did you mean"):
+                advice = f"it belongs to {place}"
+            problem = f"{location.path(key)}: unknown key; {advice}"
             raise InvalidConfig(f"{location.file}: {problem}" if location.file else problem)
 
 
@@ -124,10 +140,15 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
 
 
-def convert_table(content: object, kind: type, location: Location) -> Any:
-    """Convert a table to the dataclass `kind`; raises InvalidConfig."""
+def convert_table(
+    content: object,
+    kind: type,
+    location: Location,
+    elsewhere: Callable[[str], str] = lambda key: "",
+) -> Any:
+    """Convert a table to the dataclass `kind`; raises InvalidConfig, with `elsewhere` as above."""
     content = check_table(content, location)
-    check_known(content, [f.name for f in dataclasses.fields(kind)], location)
+    check_known(content, [f.name for f in dataclasses.fields(kind)], location, elsewhere)
     return convert_known(content, kind, location)
 
 

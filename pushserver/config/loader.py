@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import ssl
 import tomllib
@@ -95,13 +96,13 @@ def load(
         raise InvalidConfig(f"{file}: {error}{_line_of(error, text)}") from None
     origins: dict[str, str] = {}
     top = Location(file, "", origins)
-    check_known(content, [*_SECTIONS, *_NAMED, variables.SOURCES], top)
+    check_known(content, [*_SECTIONS, *_NAMED, variables.SOURCES], top, _tables_with)
     variables.apply(content, environment, _known_keys(types), top)
     sections: dict[str, Any] = {}
     for name, section in content.items():
         location = top.inner(name)
         if name in _SECTIONS:
-            sections[name] = convert_table(section, _SECTIONS[name], location)
+            sections[name] = convert_table(section, _SECTIONS[name], location, _tables_with)
         elif name in _NAMED:
             sections[name] = _named(section, name, location)
         else:
@@ -120,6 +121,14 @@ def load(
         origins["broker.url"] = "--broker"
     _check(config, top)
     return config
+
+
+def _tables_with(key: str) -> str:
+    """The tables that have this key, for an error; empty if there are none."""
+    found = [name for name, kind in _SECTIONS.items() if key in _field_names(kind)]
+    if found == ["defaults"]:
+        found += [f"{name}.NAME" for name in _NAMED]
+    return " or ".join(f"[{name}]" for name in found)
 
 
 def _line_of(error: tomllib.TOMLDecodeError, text: str) -> str:
@@ -166,7 +175,10 @@ def _source(content: object, location: Location, types: Types) -> Source:
 
 def _kind(content: Mapping[str, Any], location: Location, types: Types) -> SourceType:
     if "type" not in content:
-        raise location.missing("type")
+        near = difflib.get_close_matches("type", content.keys() - set(_COMMON), 1)
+        if near:
+            raise location.error(near[0], "unknown key; did you mean type?")
+        raise location.missing("type", types)
     name: str = convert(content["type"], str, "type", location)
     if name not in types:
         raise location.error("type", f"there is no type {name!r:.60}; {suggestion(name, types)}")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess

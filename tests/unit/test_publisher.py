@@ -275,6 +275,15 @@ def test_invalid_data_is_raised_before_a_request(data: object) -> None:
         publish("http://127.0.0.1:1", "a", data)
 
 
+@pytest.mark.parametrize("value", [5, None, b"a"])
+def test_names_that_are_no_text_are_refused(value: Any) -> None:
+    shown = re.escape(repr(value))
+    with pytest.raises(PublishError, match=f"the channel is {shown}, expected a text"):
+        publish("http://127.0.0.1:1", value, 1)
+    with pytest.raises(PublishError, match=f"the event is {shown}, expected a text"):
+        publish("http://127.0.0.1:1", "a", 1, event=value)
+
+
 @pytest.mark.parametrize(
     ("data", "shown"),
     [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pushserver.channels.names import check_name, is_name
+from pushserver.channels.names import check_event, check_name, check_namespace, is_name
 from pushserver.errors import InvalidName
 
 TABLE = Path(__file__).resolve().parents[2] / "channel_names.json"
@@ -25,3 +27,10 @@ def test_an_invalid_name_is_refused_with_the_rule(name: str) -> None:
     assert not is_name(name)
     with pytest.raises(InvalidName, match="expected 1 to 128 characters"):
         check_name(name)
+
+
+@pytest.mark.parametrize("value", [5, None, b"numbers", ["numbers"], 1.5])
+def test_a_value_that_is_no_text_is_refused_with_the_rule(value: Any) -> None:
+    for check in (check_name, check_namespace, check_event):
+        with pytest.raises(InvalidName, match=f"invalid .* {re.escape(repr(value))}: expected"):
+            check(value)

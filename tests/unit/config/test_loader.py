@@ -160,6 +160,21 @@ class TestError:
         ("text", "parts"),
         [
             ("[servr]", ["servr: unknown key", "did you mean server?"]),
+            ("[server]\napi_keys = []", ["server.api_keys: unknown key; it belongs to [auth]"]),
+            (
+                "history_size = 5",
+                [
+                    f"{FILE}: history_size: ",
+                    "to [defaults] or [namespaces.NAME] or [channels.NAME]",
+                ],
+            ),
+            ("[auth]\npath = 'x'", ["auth.path: unknown key; it belongs to [store] or [socketio]"]),
+            ("[sources.s]\ntype = 'rss'", ["there is no type 'rss'; did you mean feed?"]),
+            ("[sources.s]\ntyp = 'feed'", ["sources.s.typ: unknown key; did you mean type?"]),
+            (
+                "[sources.s]\ntype = 'random'\ninterval = 3",
+                ["sources.s.interval: unknown key; did you mean every?"],
+            ),
             ("[xyz]", ["xyz: unknown key", "expected one of server, limits"]),
             ("listen = 1", ["listen: unknown key"]),
             ("[server]\nlisten_on = []", ["server.listen_on: unknown key", "mean listen?"]),
@@ -404,7 +419,9 @@ class TestError:
     def test_for_a_missing_key_names_the_variables_of_the_table(self) -> None:
         a_channel = "PUSHSERVER_SOURCES_A_CHANNEL"
         message = problem(**{a_channel: "c"})
-        assert message == f"{FILE}: sources.a.type: must be set ({a_channel} is set)"
+        kinds = ", ".join(SourceTypes())
+        set_to = f"must be set to one of {kinds}"
+        assert message == f"{FILE}: sources.a.type: {set_to} ({a_channel} is set)"
         message = problem("[sources.a]\nchannel = 'c'", PUSHSERVER_SOURCES_A_EVERY="1")
         assert message.startswith("PUSHSERVER_SOURCES_A_EVERY: sources.a has no type")
 
