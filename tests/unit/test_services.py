@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -208,7 +209,8 @@ def author_port() -> tuple[Service, End]:
 
 def uplink_service() -> tuple[Service, End]:
     reactor: Any = MemoryReactorClock()
-    return UplinkService(cast(Any, object()), "/run/link", reactor, lambda channel: True), nothing
+    uplink = cast(Any, SimpleNamespace())
+    return UplinkService(uplink, "/run/link", reactor, lambda channel: True), nothing
 
 
 def supervisor() -> tuple[Service, End]:
