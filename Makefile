@@ -12,7 +12,7 @@ VERSIONS := tests/unit tests/redis $(addprefix tests/e2e/test_,start.py publishi
 # Random orders of events, beside a model of what must come out.
 MODELS := $(wildcard tests/unit/*/test_*model.py) tests/unit/app/test_orders.py \
 	tests/unit/cluster/test_one_process.py tests/unit/hub/test_delivery.py
-FAST := fast-1 fast-2 fast-3 fast-4
+FAST := fast-1 fast-2 fast-3 fast-4 fast-5 fast-6
 PYTEST := -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
 .PHONY: help run test environment packages check $(FAST) slow unit coverage lowest pythons \
@@ -53,13 +53,15 @@ run:
 # At the same time, each as soon as what it needs is there: real servers and browsers wait often, and
 # unit tests compute.
 test:
-	@$(MAKE) --no-print-directory --jobs 7 environment packages check slow $(FAST)
+	@$(MAKE) --no-print-directory --jobs 6 environment packages check slow $(FAST)
 
 slow: environment packages
 check $(FAST): environment
 # Two at a time: with more, all programs slow each other down, and browsers most.
 fast-3: fast-1
 fast-4: fast-2
+fast-5: fast-3
+fast-6: fast-4
 
 environment:
 	@tools/venv test
@@ -75,13 +77,13 @@ check:
 	$(BIN)/ruff check $(CODE)
 	nice $(BIN)/mypy
 
-# A quarter of the unit tests each: with xdist, each worker would collect all of them, and report
-# each one.
+# A sixth of the unit tests each: with xdist, each worker would collect all of them, and report each
+# one.
 # With lower priority than the servers, whose clients wait for them; and printed at the end, so that
 # the lines do not mix.
 $(FAST): fast-%:
 	@output=$$(mktemp); trap 'rm -f "$$output"' EXIT; \
-	UNIT_PART=$*/4 nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider >"$$output" 2>&1; \
+	UNIT_PART=$*/6 nice $(BIN)/python -m pytest tests/unit -q -p no:cacheprovider >"$$output" 2>&1; \
 	status=$$?; cat "$$output"; exit $$status
 
 slow:
