@@ -116,9 +116,9 @@ class Crew:
                     found[int(number)] = pid
         return found
 
-    def checks(self) -> tuple[int, Any]:
-        """The status of `/health/ready`, and its check of the workers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=0.5)
+    def checks(self, seconds: float = 0.5) -> tuple[int, Any]:
+        """The status of `/health/ready`, and its check of the workers; 0 after these seconds."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=seconds)
         try:
             connection.request("GET", "/health/ready")
             answer = connection.getresponse()
