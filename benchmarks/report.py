@@ -129,9 +129,9 @@ raw streams that connect costs 0.67 times the CPU time that it cost with fc4bedc
 
 Compared with 0.1.0, in turns on an idle machine (2026-11-30): a start of `twistd pushserver` with
 its first page takes 0.84 s of CPU time, 1.12 times as much, and 55.7 MB, 1.16 times as much
-(medians of eight); a delivery by raw WebSocket costs 1.06 times as much at 1,000 clients and 1.14
-times at 10,000 (two pairs); a publication in process that nobody watches 1.05 times as much (median
-of six runs in turn).
+(medians of eight); a delivery by raw WebSocket costs 1.06 times as much at 1,000 clients (two
+pairs) and as much at 10,000 (four pairs: 12.5 and 12.4 µs); a publication in process that nobody
+watches 1.05 times as much (median of six runs in turn).
 """
 
 
