@@ -202,7 +202,8 @@ class App:
         A handler of `connect`, `subscribe` or `publish` refuses by raising Refused or returning
         False. A channel with a `subscribe` handler cannot be read by plain HTTP without an API
         key. A function that is not async runs in a thread, unless `thread` is False. Raises
-        ValueError for a second handler of the same event.
+        ValueError for a second handler of the same event, and for a function that needs other
+        arguments or contains `yield`.
         """
         if not isinstance(event, str):
             raise ValueError('@app.on needs the event: @app.on("message")')

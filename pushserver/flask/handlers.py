@@ -81,6 +81,12 @@ class Table:
                 f"{function.__qualname__} is async, and a handler of Flask runs in a thread:"
                 " expected a plain function"
             )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            name = getattr(function, "__qualname__", repr(function))
+            raise ValueError(
+                f"{name} contains yield, so that a call would not run it: expected a function that"
+                " returns its result"
+            )
         self._functions[namespace, event] = function
 
     def find(self, namespace: str, event: str) -> Found | None:

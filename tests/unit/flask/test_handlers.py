@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flask
@@ -112,8 +112,13 @@ class TestEvents:
     def test_async_functions_and_other_values_are_no_handlers(self, program: Program) -> None:
         async def handler() -> None: ...
 
+        def yielding() -> Iterator[bool]:
+            yield False
+
         with pytest.raises(ValueError, match="handler is async"):
             program.socketio.on("e")(handler)
+        with pytest.raises(ValueError, match="yielding contains yield"):
+            program.socketio.on("connect")(yielding)
         with pytest.raises(ValueError, match="expected a function"):
             program.socketio.on_event("e", 3)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="expected a function"):
