@@ -21,7 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO
 
-from tests.e2e.warm import WORKER, Forked, Nursery, Request, asked_for
+from tests.e2e.warm import WORKER, Forked, ForkServer, Request, asked_for
 
 MODULES = (
     "pushserver.cli",
@@ -155,7 +155,7 @@ def _fork_workers() -> Request | None:
         return _serve(theirs)
     theirs.close()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    popen = partial(_start_worker, Nursery(ours))
+    popen = partial(_start_worker, ForkServer(ours))
     process.subprocess = SimpleNamespace(  # type: ignore[assignment, attr-defined]
         Popen=popen, DEVNULL=subprocess.DEVNULL
     )
@@ -163,7 +163,7 @@ def _fork_workers() -> Request | None:
 
 
 def _start_worker(
-    nursery: Nursery,
+    fork_server: ForkServer,
     command: Sequence[str],
     *,
     stdin: IO[bytes],
@@ -179,7 +179,7 @@ def _start_worker(
         files = {0: stdin.fileno(), 1: nothing.fileno(), 2: 2} | {n: n for n in pass_fds}
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         request = Request(WORKER, command[1:], command, os.getcwd(), dict(env), list(files), limits)
-        return Forked(nursery, nursery.fork(request, list(files.values())))
+        return Forked(fork_server, fork_server.fork(request, list(files.values())))
 
 
 if __name__ == "__main__":

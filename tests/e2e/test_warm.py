@@ -54,10 +54,10 @@ def test_workers_are_forks_which_belong_to_the_server(tmp_path: Path) -> None:
     try:
         crew.server.start()
         workers = crew.workers()
-        nursery = Path(f"/proc/{crew.main}/cmdline").read_bytes()
-        assert b"nursery" in nursery
+        fork_server = Path(f"/proc/{crew.main}/cmdline").read_bytes()
+        assert b"fork_server" in fork_server
         lines = {Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers.values()}
-        assert lines == {nursery}
+        assert lines == {fork_server}
         assert all(os.getsid(pid) == pid for pid in workers.values())
         os.kill(workers[2], signal.SIGKILL)
         crew.wait_for(f"worker 2 (process {workers[2]}) has ended: SIGKILL")
@@ -84,3 +84,12 @@ def test_another_environment_or_command_needs_a_new_interpreter(
     tmp_path: Path, command: list[str], more: dict[str, str]
 ) -> None:
     assert warm.start(command, tmp_path, environment(**more), (0, 1, 2)) is None
+
+
+def test_a_variable_that_the_test_sets_later_needs_a_new_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warm.run([*PUSHSERVER, "--version"], tmp_path, environment()).returncode == 0
+    monkeypatch.setenv("LC_ALL", "C")
+    command = [*PUSHSERVER, "--version"]
+    assert warm.start(command, tmp_path, environment(), (0, 1, 2)) is None

@@ -66,12 +66,12 @@ class Request:
 
 
 class Forked:
-    """A process, as `subprocess.Popen` has it, for which a `Nursery` waits."""
+    """A process, as `subprocess.Popen` has it, for which a `ForkServer` waits."""
 
-    def __init__(self, nursery: Nursery, pid: int):
+    def __init__(self, fork_server: ForkServer, pid: int):
         self.pid = pid
         self.returncode: int | None = None
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._descriptor = os.pidfd_open(pid)
 
     def send_signal(self, number: int) -> None:
@@ -103,7 +103,7 @@ class Forked:
             poll.register(self._descriptor, select.POLLIN)
             if not poll.poll(None if seconds is None else seconds * 1000):
                 return None
-            self.returncode = self._nursery.status(self.pid)
+            self.returncode = self._fork_server.status(self.pid)
             os.close(self._descriptor)
         return self.returncode
 
@@ -118,11 +118,11 @@ def start(
 
     Returns None for a command or an environment that only a new interpreter can have.
     """
+    fork_server = _fork_server()
     request = _request(command, folder, environment)
-    if request is None:
+    if request is None or _own(environment) != fork_server.variables:
         return None
-    nursery = _nursery()
-    return Forked(nursery, nursery.fork(request, files))
+    return Forked(fork_server, fork_server.fork(request, files))
 
 
 def run(
@@ -155,11 +155,13 @@ def run(
         return subprocess.CompletedProcess(command, status, *printed)
 
 
-class Nursery:
+class ForkServer:
     """A process that has imported the modules, at the other end of a socket."""
 
     def __init__(self, connection: socket.socket):
         connection.settimeout(PATIENCE)
+        self.variables = _own(os.environ)
+        """The variables that its forks share with it."""
         self._socket = connection
         self._asking = threading.Lock()
 
@@ -184,9 +186,9 @@ class Nursery:
 
 
 def asked_for(requests: socket.socket, most: int) -> tuple[Request | int | None, list[int]]:
-    """The next request to a nursery, with its files.
+    """The next request to a fork server, with its files.
 
-    It is for a fork, or for the status of a process at its end; None: the nursery is to end.
+    It is for a fork, or for the status of a process at its end; None: it is to end.
     """
     data, files, _, _ = socket.recv_fds(requests, REQUEST_BYTES, most)
     asked = json.loads(data) if data else None
@@ -194,31 +196,31 @@ def asked_for(requests: socket.socket, most: int) -> tuple[Request | int | None,
 
 
 @cache
-def _made() -> Nursery:
+def _made() -> ForkServer:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
             [
                 sys.executable,
                 "-P",
-                str(Path(__file__).with_name("nursery.py")),
+                str(Path(__file__).with_name("fork_server.py")),
                 str(theirs.fileno()),
             ],
             env=dict(os.environ) | {"PYTHONPATH": CHECKOUT},
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
         )
-    nursery = Nursery(ours)
+    fork_server = ForkServer(ours)
 
     def end() -> None:
-        nursery.close()
+        fork_server.close()
         process.wait()
 
     atexit.register(end)
-    return nursery
+    return fork_server
 
 
-def _nursery() -> Nursery:
+def _fork_server() -> ForkServer:
     """The only one of this process; any thread may call it."""
     with _making:
         return _made()
@@ -230,8 +232,6 @@ _making = threading.Lock()
 def _request(
     command: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> Request | None:
-    if _own(environment) != _own(os.environ):
-        return None
     for start, program in PROGRAMS.items():
         if tuple(command[: len(start)]) == start:
             arguments = command[len(start) :]
