@@ -188,6 +188,10 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--api-key-file", metavar="FILE", help="a file with the API key, in place of --key"
     )
+    target = _Parser(add_help=False, parents=[server])
+    target.add_argument(
+        "url", nargs="?", default=argparse.SUPPRESS, metavar="URL", help="in place of --url"
+    )
 
     command = commands.add_parser("publish", parents=[server], help="publish to a channel")
     command._negative_number_matcher = _NEGATIVE
@@ -229,10 +233,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check-config", help="report errors in a configuration file")
     command.add_argument("file")
     command.set_defaults(run=_check_config)
-    add_doctor_command(commands, server)
-    add_top_command(commands, server)
-    add_nodes_command(commands, server)
-    add_reload_command(commands, server)
+    add_doctor_command(commands, target)
+    add_top_command(commands, target)
+    add_nodes_command(commands, target)
+    add_reload_command(commands, target)
     add_key_commands(commands)
     add_token_commands(commands)
     add_store_commands(commands)
@@ -369,7 +373,11 @@ def _check_config(options: Any, out: TextIO) -> None:
 
     types = SourceTypes()
     config = with_look(with_pages(read(options.file, os.environ, types), options.file))
-    check_endpoints(config.server.listen, config.server.metrics_listen)
+    try:
+        check_endpoints(config.server.listen, config.server.metrics_listen)
+    except StartFailed as error:
+        problem = str(error).removeprefix("pushserver: ")
+        raise CommandFailed(f"{options.file}: {problem}") from None
     if config.broker.urls:
         check_libraries()
     found = [*warnings(os.environ, types, config)]

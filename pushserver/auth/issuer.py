@@ -35,7 +35,7 @@ def token(
     channel: str | None = None,
     claims: Mapping[str, object] | None = None,
 ) -> str:
-    """Return a token, with which a client is `user` for so many `seconds`; "" is an unknown user.
+    """Return a token, with which a client is `user` for `seconds`; "" is an unknown user.
 
     `channels`: patterns of channels (`chat:*`) that the token permits, besides those that are for
     every user. `channel`: make a subscription token for this one channel, which the client gives

@@ -28,7 +28,6 @@ def add_doctor_command(commands: Any, server: Any) -> None:
         " server's own findings: headers that arrive, recent refusals, sources, store, open files."
         " Ends with status 1 if a finding is an error.",
     )
-    command.add_argument("target", nargs="?", metavar="URL", help="in place of --url")
     command.add_argument(
         "--channel",
         type=_channel,
@@ -54,7 +53,7 @@ def doctor(options: Any, out: TextIO) -> None:
     from pushserver.diagnosis.client_findings import client_findings
 
     try:
-        meter = Meter(options.target or options.url, options.key, options.channel, options.wait)
+        meter = Meter(options.url, options.key, options.channel, options.wait)
     except ValueError as error:
         # It names the URL, but not one with a password.
         raise CommandFailed(str(error)) from None

@@ -92,7 +92,15 @@ class Meter:
             running = {name: threads.submit(call) for name, call in measurements.items()}
             transports = {name: future.result() for name, future in running.items()}
         measured = Measured(
-            self._url, self._wait, live, status, str(origin), ahead, proxy, transports
+            self._url,
+            self._wait,
+            live,
+            status,
+            str(origin),
+            ahead,
+            proxy,
+            transports,
+            self._key is not None,
         )
         return measured, found
 

@@ -71,6 +71,12 @@ _SECTIONS: dict[str, type] = {
     "defaults": ChannelOptions,
 }
 _AT_LINE = re.compile(r"\(at line ([0-9]+),")
+_IN_A_NAME = re.compile(r"Expected '[]=]|key part|Invalid statement")
+"""In the errors of tomllib about a table or a key."""
+_QUOTES = (
+    "; a name with other characters than letters, digits, - and _ needs quotes, as in"
+    ' [channels."chat:room"]'
+)
 _TABLE_OR_KEY = re.compile(r"\s*(\[{1,2}[A-Za-z][^\"'=,]*\]|[A-Za-z0-9_.-]+(?=\s*=\s*[^=\s]))")
 """In a line of TOML; the end of a text in Base64 is no key."""
 _COMMON = [f.name for f in dataclasses.fields(Source) if f.name != "options"]
@@ -132,11 +138,15 @@ def _tables_with(key: str) -> str:
 
 
 def _line_of(error: tomllib.TOMLDecodeError, text: str) -> str:
-    """The key or the table in the line of an error; never a value, which may be a secret."""
+    """The key or the table in the line of an error, and what may be wrong with it.
+
+    Never a value, which may be a secret.
+    """
     found = _AT_LINE.search(str(error))
     line = text.split("\n")[int(found[1]) - 1] if found else ""
     name = _TABLE_OR_KEY.match(line[:200])
-    return f": {name[1]}" if name else ""
+    hint = _QUOTES if _IN_A_NAME.search(str(error)) else ""
+    return (f": {name[1]}" if name else "") + hint
 
 
 def _named(content: object, section: str, location: Location) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Measured:
     `live`: the answer of `/health/live`. `status`: that of `/status`, and `origin` the server's own
     origin in it, empty if unknown. `ahead`: the seconds by which the clock of the server is ahead
     of that of the client, None if unknown. `proxy`: the kind of proxy in front, empty if unknown.
-    `transports`: the answers by transport; only a URL with a good `live` has some.
+    `transports`: the answers by transport; only a URL with a good `live` has some. `has_key`:
+    whether `/status` was asked with an API key.
     """
 
     url: str
@@ -60,6 +61,7 @@ class Measured:
     ahead: float | None = None
     proxy: str = ""
     transports: Mapping[str, Answer] = field(default_factory=dict)
+    has_key: bool = False
 
 
 def client_findings(measured: Measured) -> list[Finding]:
@@ -218,6 +220,16 @@ def _refused(name: str, answer: Answer, measured: Measured) -> Finding:
 def _status(measured: Measured) -> Iterator[Finding]:
     status = measured.status
     if status.status == 200:
+        return
+    if status.status == 401 and measured.has_key:
+        yield Finding(
+            "error",
+            "key",
+            f"the server refuses this API key ({status.status}: {status.problem or 'no reason'})",
+            "pushserver key new --name doctor --may admin  # if the key is lost; also look into"
+            " --key, --api-key-file and PUSHSERVER_KEY, and reload the server after a change of its"
+            " keys",
+        )
         return
     yield Finding(
         "note",

@@ -218,7 +218,7 @@ def _drafts(lines: list[Line], draft: Draft, group: _Group) -> Iterator[tuple[in
 
 
 async def _wait_for_admission(node: Node, admit: Admit, count: int) -> None:
-    """Wait until the rates of the publisher allow so many lines; raises TooMany if that is long.
+    """Wait until the rates of the publisher allow `count` lines; raises TooMany if that is long.
 
     Raises Denied if the publisher may not publish any more.
     """

@@ -16,6 +16,7 @@ FORMS = (
 _HOST_AND_PORT = re.compile(
     r"(\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9.-]+):([0-9]+)", re.ASCII
 )
+_PORT_OF_ENDPOINT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?::|$)", re.ASCII)
 
 
 def endpoint_text(text: str) -> str:
@@ -27,6 +28,9 @@ def endpoint_text(text: str) -> str:
     """
     if text.isascii() and text.isdigit():
         return _tcp(LOOPBACK, text)
+    if port := _PORT_OF_ENDPOINT.match(text):
+        # Twisted itself finds it when it listens.
+        _check_port(port[1])
     match = _HOST_AND_PORT.fullmatch(text)
     if match is None:
         return text
@@ -51,9 +55,14 @@ def host_and_port(host: str, port: int | None) -> str:
     return f"{shown}:{number}"
 
 
+def _check_port(digits: str) -> None:
+    # Python converts no number of more than 4,300 digits.
+    if len(digits.lstrip("0")) > 5 or int(digits) > 65_535:
+        raise ValueError(f"port {digits:.80} is out of range, expected 0 to 65535")
+
+
 def _tcp(host: str, port: str) -> str:
-    if int(port) > 65_535:
-        raise ValueError(f"port {port} is out of range, expected 0 to 65535")
+    _check_port(port)
     escaped = host.replace(":", r"\:")
     return f"tcp:{int(port)}:interface={escaped}"
 

@@ -20,8 +20,8 @@ MAX_UNEXPLAINED = 200_000
 """Frozen objects that do not belong to connections, before a full collection: 20 to 40 MB."""
 
 THRESHOLD = 3
-"""Collections of the middle generation for one of the oldest: with Python's 10 so many objects
-come together that one takes 30 ms."""
+"""Collections of the middle generation for one of the oldest. With Python's 10, the
+objects that come together until then take 30 ms."""
 
 COUNT_EVERY = 32
 """Collections of the oldest generation between two counts of the frozen objects, which take some

@@ -210,8 +210,8 @@ class DeadlineChannel(http.HTTPChannel):
         """Note that the present answer may take any time; a peer that has left is dropped."""
         self.is_open_ended = True
         if self._is_half_closed or self._bytes_behind > MAX_BEHIND:
-            # In a later turn: the answer is just being made. Behind so many bytes, which came while
-            # the application was asked, twisted.web does not read, and notices no end.
+            # In a later turn: the answer is just being made. twisted.web stops reading behind
+            # MAX_BEHIND bytes, which came while the application was asked, and notices no end.
             self.site.reactor.callLater(0, self._drop_if_open_ended)
 
     @property

@@ -867,18 +867,20 @@ class TestCheckConfig:
         [
             ('listen = ["telnet:23"]', "server.listen telnet:23: Unknown endpoint type"),
             ('listen = ["127.0.0.1:99999"]', "server.listen 127.0.0.1:99999: "),
+            ('listen = ["tcp:port=99999"]', "port 99999 is out of range, expected 0 to 65535"),
             ('listen = ["ssl:1:privateKey=/no/key:certKey=/no/cert"]', "directory: '/no/cert'"),
             ('metrics_listen = "ssl:1:privateKey=/dev/null"', "has no key or certificate in PEM"),
         ],
     )
     def test_an_endpoint_with_which_no_server_starts_is_reported(
-        self, tmp_path: Path, setting: str, problem: str
+        self, tmp_path: Path, capsys: Capture, setting: str, problem: str
     ) -> None:
         path = tmp_path / "c.toml"
         path.write_text(f"[server]\n{setting}")
-        with pytest.raises(StartFailed) as failed:
-            main(["check-config", str(path)])
-        assert problem in str(failed.value)
+        assert main(["check-config", str(path)]) == 1
+        output = capsys.readouterr().err
+        assert output.startswith(f"pushserver: {path}: server.")
+        assert problem in output
 
     def test_sockets_of_systemd_are_not_missed(self, tmp_path: Path) -> None:
         path = tmp_path / "c.toml"
@@ -949,6 +951,20 @@ def test_a_wrong_word_is_told_with_the_usage_of_its_command(
     printed = capsys.readouterr().err
     assert f"usage: pushserver {usage}".rstrip() + " [-h]" in printed
     assert error in printed
+
+
+@pytest.mark.parametrize("command", ["doctor", "top", "nodes", "reload"])
+def test_the_url_is_also_an_argument(
+    command: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing listens on port 1.
+    given, other = "http://127.0.0.1:1", "http://127.0.0.1:2"
+    monkeypatch.setenv("PUSHSERVER_URL", other)
+    for arguments in ([given], ["--url", given], ["--url", other, given]):
+        assert main([command, *arguments]) == 1
+        printed = "".join(capsys.readouterr())
+        assert given in printed
+        assert other not in printed
 
 
 def test_the_version_is_printed(capsys: Capture) -> None:

@@ -20,7 +20,7 @@ from pushserver.server.workers.control import Drain, FromWorker, Ping, Pong, Rea
 from pushserver.server.workers.process import WorkerProcess
 
 MOST_MISSED = 5
-"""A worker that does not answer so many pings, one a second, is killed."""
+"""A worker that leaves this number of pings unanswered, one a second, is killed."""
 START_SECONDS = 30
 """A worker that is not ready after this time is killed."""
 LASTING_SECONDS = 10.0

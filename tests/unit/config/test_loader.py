@@ -342,7 +342,11 @@ class TestError:
             ("[server", ["Expected ']'"]),
             ("a = 1\nb = \n", ["line 2"]),
             ("[server]\nlisten = []\nlisten = []\n", ["Cannot overwrite", "line 3, ", ": listen"]),
-            ("[channels.my numbers]", ["line 1, ", ": [channels.my numbers]"]),
+            ("[channels.my numbers]", ["line 1, ", ": [channels.my numbers]", "needs quotes"]),
+            ("[channels.chat:*]", ["line 1, ", ": [channels.chat:*]; a name ", "needs quotes"]),
+            ("[channels.\u00e9]", ["line 1, ", "needs quotes"]),
+            ("[channels]\nchat:x = {}", ["line 2, ", "needs quotes"]),
+            ("$x = 1", ["line 1, ", "needs quotes"]),
             ("\n[auth]\napi_keys = [secret]", ["line 3, ", ": api_keys"]),
         ],
     )

@@ -182,6 +182,20 @@ def test_without_a_key_the_part_of_the_server_is_a_note() -> None:
     assert "--may admin" in finding.fix
 
 
+def test_a_key_that_the_server_refuses_is_an_error() -> None:
+    unknown = Answer(401, "this API key is unknown")
+    finding = problem(replace(GOOD, status=unknown, has_key=True))
+    assert (finding.level, finding.subject) == ("error", "key")
+    assert "401: this API key is unknown" in finding.text
+    assert "PUSHSERVER_KEY" in finding.fix
+
+
+def test_a_key_without_the_scope_is_a_note() -> None:
+    denied = Answer(403, "this API key may not administer all channels")
+    finding = problem(replace(GOOD, status=denied, has_key=True))
+    assert (finding.level, finding.subject) == ("note", "server")
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [

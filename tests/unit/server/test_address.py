@@ -38,7 +38,18 @@ def test_other_text_is_an_endpoint_already(text: str) -> None:
     assert endpoint_text(text) == text
 
 
-@pytest.mark.parametrize("text", ["65536", "99999999999", "127.0.0.1:65536", "[::1]:70000"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("65536", "99999999999", "127.0.0.1:65536", "[::1]:70000", "9" * 5_000),
+        *(
+            "tcp:65536",
+            "tcp6:70000:interface=\\:\\:1",
+            "ssl:port=99999:privateKey=k",
+            "tcp:port=65536",
+        ),
+    ],
+)
 def test_port_out_of_range_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is out of range, expected 0 to 65535"):
         endpoint_text(text)
