@@ -16,9 +16,8 @@ from pushserver.server.service import PushService
 from pushserver.server.workers.control import Start, encode_config
 from pushserver.server.workers.folder import SocketFolder
 from pushserver.server.workers.holding import Holding
-from pushserver.server.workers.left import dismiss, find_left
+from pushserver.server.workers.left import Left, dismiss, find_left
 from pushserver.server.workers.process import WorkerProcess, spawn
-from pushserver.server.workers.slot import Left
 from pushserver.server.workers.supervisor import Supervisor
 
 

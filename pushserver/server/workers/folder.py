@@ -78,7 +78,7 @@ class SocketFolder:
         self._check_owner(status, {os.geteuid()})
         os.chmod(self.path, 0o700)
         self._take_lock()
-        # That of a main process that was killed.
+        # A main process that was killed has left its socket.
         with suppress(FileNotFoundError):
             os.unlink(Place(self.path).link)
 

@@ -13,17 +13,17 @@ import signal
 import socket
 import struct
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from twisted.logger import Logger
 
 from pushserver.cluster.messages import BadMessage, Frames, frame
 from pushserver.server.workers.control import FromWorker, Here, Stop
-from pushserver.server.workers.slot import Left
 
 ANSWER_SECONDS = 10.0
-"""Workers that do not answer within this time are killed: they would keep their ports. It is the
-time for which they keep their connections, as a busy machine may make them slow."""
+"""Workers that do not answer within this time are killed: they would keep their ports. A busy
+machine may make them slow, so it is as long as they keep their connections."""
 STOPPED_SECONDS = 2.0
 """The same for one that was stopped, as by a debugger."""
 STEP_SECONDS = 0.05
@@ -36,6 +36,17 @@ _log = Logger()
 _CONTROL = re.compile(r"control-([0-9]{1,3})", re.ASCII)
 _DESCRIPTORS = 253
 """The most descriptors of one message (unix(7): SCM_MAX_FD)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A worker of an earlier main process: its control connection, and its listening sockets."""
+
+    worker: int
+    pid: int
+    version: str
+    connection: socket.socket
+    sockets: list[socket.socket]
 
 
 def find_left(folder: str) -> dict[int, Left]:

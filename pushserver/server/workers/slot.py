@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -17,6 +16,7 @@ from pushserver.cluster.link import Link
 from pushserver.cluster.messages import Message, frame
 from pushserver.diagnosis.facts import State, WorkerState
 from pushserver.server.workers.control import Drain, FromWorker, Ping, Pong, Ready, Stop
+from pushserver.server.workers.left import Left, dismiss
 from pushserver.server.workers.process import WorkerProcess
 
 MOST_MISSED = 5
@@ -31,17 +31,6 @@ LONGEST_WAIT = 1.0
 
 Launch = Callable[[int, int, Callable[[str], None]], WorkerProcess]
 """Starts the worker of a number, with the descriptor of its control connection; raises OSError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A worker of an earlier main process: its control connection, and its listening sockets."""
-
-    worker: int
-    pid: int
-    version: str
-    connection: socket.socket
-    sockets: list[socket.socket]
 
 
 class Slot:
@@ -85,7 +74,12 @@ class Slot:
         """Start a process."""
         self._again = None
         self.since = self._monotonic()
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            # There may be no file left.
+            self._failed_to_start(error)
+            return
         with theirs:
             try:
                 process = self._launch(self.number, theirs.fileno(), self._ended)
@@ -100,9 +94,9 @@ class Slot:
         """Keep the worker of an earlier main process; it accepts connections."""
         try:
             process = WorkerProcess(left.pid, self._reactor, self._ended)
-        except OSError:
-            # It has ended meanwhile.
-            left.connection.close()
+        except OSError as error:
+            # It has ended meanwhile, or there is no file left for its descriptor.
+            dismiss(left, str(error))
             self.start()
             return
         self.since = self._monotonic()
@@ -145,7 +139,7 @@ class Slot:
         self.send(Drain())
 
     def stop(self, seconds: float) -> None:
-        """End the worker within these seconds; one that cannot be told is killed."""
+        """End the worker within these seconds; kills one without a control connection."""
         self.drain()
         if self.process is not None and self._link is None:
             self.process.send(signal.SIGKILL)
@@ -174,9 +168,12 @@ class Slot:
         factory.buildProtocol = lambda address: Link(
             FromWorker, self._made, self._received, self._lost
         )
-        with connection:
-            connection.setblocking(False)
-            self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, factory)
+        try:
+            with connection:
+                connection.setblocking(False)
+                self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, factory)
+        except OSError as error:
+            self._kill(process, f"has no control connection ({error})")
 
     def _made(self, link: Link) -> None:
         self._link = link

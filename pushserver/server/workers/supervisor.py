@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from pushserver.diagnosis.facts import WorkerState
 from pushserver.server.workers.control import Configure
-from pushserver.server.workers.left import dismiss
-from pushserver.server.workers.slot import Launch, Left, Slot
+from pushserver.server.workers.left import Left, dismiss
+from pushserver.server.workers.slot import Launch, Slot
 from pushserver.usercode.repeating import Repeating
 
 KILL_SECONDS = 1.0
@@ -23,8 +23,8 @@ class Supervisor(Service):
 
     `left` are the workers of an earlier main process; those that do not listen where this one
     does, by `fits`, are replaced. `suspend` and `resume`: see `Slot`.
-    `config` returns the present settings, as for `Configure`. `adopted` is called when the workers
-    of the earlier one are kept.
+    `config` returns the present settings, as for `Configure`. `adopted` is called at
+    the start, after those that fit were adopted.
     """
 
     def __init__(

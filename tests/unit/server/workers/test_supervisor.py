@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from pushserver import __version__
+from pushserver.cluster.messages import Frames
 from pushserver.diagnosis.facts import WorkerState
-from pushserver.server.workers.control import Configure, Drain, Ping, Pong, Ready, Stop
+from pushserver.server.workers.control import Configure, Drain, FromMain, Ping, Pong, Ready, Stop
+from pushserver.server.workers.left import DISMISS_SECONDS, Left
 from pushserver.server.workers.slot import (
     FIRST_PAUSE,
     LASTING_SECONDS,
@@ -19,7 +21,6 @@ from pushserver.server.workers.slot import (
     LONGEST_WAIT,
     MOST_MISSED,
     START_SECONDS,
-    Left,
 )
 from pushserver.server.workers.supervisor import KILL_SECONDS, Supervisor
 from tests.unit.fakes.web import Trouble
@@ -219,6 +220,78 @@ def test_worker_that_cannot_be_started_is_tried_again(world: World) -> None:
     world.launcher.problem = None
     world.reactor.advance(FIRST_PAUSE)
     assert len(world.processes) == 3
+
+
+class TestNoFileLeft:
+    """The main process cannot open another file for a moment."""
+
+    PROBLEM = OSError(24, "Too many open files")
+
+    @pytest.fixture
+    def no_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise self.PROBLEM
+
+        monkeypatch.setattr(socket, "socketpair", fail)
+
+    def test_worker_is_tried_again(
+        self, world: World, no_files: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.processes[0].end("status 1")
+        world.reactor.advance(0)
+        assert world.log.take()[1:] == [f"worker 1 could not be started: {self.PROBLEM}"]
+        assert ("suspend", 1) in world.sockets
+        monkeypatch.undo()
+        world.reactor.advance(FIRST_PAUSE)
+        assert len(world.processes) == 3
+
+    def test_all_workers_are_tried_again_after_a_start(
+        self, trouble: Trouble, no_files: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = World(trouble)
+        world.supervisor.startService()
+        world.reactor.run()
+        assert len(world.log.take()) == 2
+        monkeypatch.undo()
+        world.reactor.advance(FIRST_PAUSE)
+        assert len(world.processes) == 2
+        world.make_ready()
+        assert world.supervisor.problem() == ""
+
+    def test_worker_without_a_control_connection_is_replaced(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise self.PROBLEM
+
+        monkeypatch.setattr(world.reactor, "adoptStreamConnection", fail)
+        world.processes[0].end("status 1")
+        world.reactor.advance(0)
+        assert world.processes[2].signals == [signal.SIGKILL]
+        monkeypatch.undo()
+        world.processes[2].end("SIGKILL")
+        world.reactor.advance(FIRST_PAUSE)
+        assert world.supervisor.states()[0].state == "starting"
+        assert f"has no control connection ({self.PROBLEM})" in world.log.take()[1]
+
+    def test_kept_worker_that_cannot_be_watched_is_let_go(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise self.PROBLEM
+
+        reactor, launcher = Reactor(), Launcher()
+        ours, theirs = socket.socketpair()
+        left = Left(1, os.getpid(), __version__, ours, [])
+        supervisor = Supervisor(1, launcher, lambda: b"{}", reactor, reactor.seconds, {1: left})
+        supervisor.startService()
+        monkeypatch.setattr(os, "pidfd_open", fail)
+        with theirs:
+            reactor.run()
+            frames = Frames(FromMain, 2**20)
+            assert list(frames.feed(theirs.recv(4_096))) == [Stop(DISMISS_SECONDS)]
+            assert theirs.recv(1) == b""
+        assert len(launcher.processes) == 1
 
 
 def test_settings_are_told_to_all_workers(world: World) -> None:
