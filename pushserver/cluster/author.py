@@ -169,16 +169,15 @@ class FollowerLink:
         self._expected: dict[int, list[str]] = {}
         self._process: ProcessLink | None = None
         self._is_lost = False
+        # The messages about channels that wait until the follower is attached; None otherwise.
+        self._behind: list[Follow | Leave] | None = None
 
     def received(self, message: FromFollower) -> None:
         """Carry out a message of the follower."""
         if isinstance(message, Publish):
             self._run(self._publish(message))
-        elif isinstance(message, Follow):
-            self._run(self._follow(message.call, message.points, message.names))
-        elif isinstance(message, Leave):
-            for channel in message.channels:
-                self._leave(channel)
+        elif isinstance(message, Follow | Leave):
+            self._change_channels(message)
         elif isinstance(message, Installed):
             self._expect_no_more(message.call)
         elif isinstance(message, Counted):
@@ -222,9 +221,19 @@ class FollowerLink:
             )
             self._run(self._attach(message.points))
 
+    def _change_channels(self, message: Follow | Leave) -> None:
+        if self._behind is not None:
+            self._behind.append(message)
+        elif isinstance(message, Follow):
+            self._run(self._follow(message.call, message.points, message.names))
+        else:
+            for channel in message.channels:
+                self._leave(channel)
+
     def lost(self) -> None:
         """The link is gone."""
         self._is_lost = True
+        self._behind = None
         self._calls.lost()
         self._peers.lost()
         self._bounds.remove()
@@ -262,7 +271,12 @@ class FollowerLink:
         self._ignore()
 
     async def _attach(self, points: Sequence[Point]) -> None:
-        """Follow the channels that the follower has, as far as it can continue with them."""
+        """Follow the channels that the follower has, as far as it can continue with them.
+
+        What it says meanwhile about channels waits: the follower takes these images for all that
+        this process has for it.
+        """
+        self._behind = []
         await self._load([point.channel for point in points])
         if self._is_lost:
             return
@@ -278,6 +292,9 @@ class FollowerLink:
             with suppress(LimitExceeded):
                 self._add([channel])
         self._send_images(0, [point for point in points if point.channel in self._channels])
+        behind, self._behind = self._behind or [], None
+        for message in behind:
+            self._change_channels(message)
 
     async def _load(self, channels: Sequence[str]) -> None:
         """Have these channels here, if that is possible soon: they may be in another log."""

@@ -18,6 +18,7 @@ from pushserver.cluster.messages import (
     Frames,
     FromAuthor,
     Images,
+    Leave,
     Row,
 )
 from pushserver.errors import LimitExceeded, Unavailable
@@ -134,3 +135,42 @@ def test_followers_begin_anew_with_a_channel_that_was_replaced(world: World) -> 
     assert world.take() == [Forgotten("a")]
     world.publish()
     assert world.take() == []
+
+
+class TestAChangeDuringTheAttach:
+    """The follower joins or leaves a channel while its other ones are loaded."""
+
+    def test_new_channel_comes_after_those_that_it_had(self, world: World) -> None:
+        world.publish()
+        epoch = world.node.history.peek("a").epoch
+        world.link.received(Attach([Point("a", epoch, 1)]))
+        world.loads[0][2].errback(Unavailable("Redis is away", "broker"))
+        world.link.received(Follow(7, [Point("y")]))
+        assert len(world.loads) == 1
+        world.time.now += AGAIN_SECONDS
+        world.time.turn()
+        world.loads[1][2].callback(None)
+        [images] = world.take()
+        assert (images.call, [image.channel for image in images.images]) == (0, ["a"])
+        world.loads[2][2].callback(None)
+        [images] = world.take()
+        assert (images.call, [image.channel for image in images.images]) == (7, ["y"])
+
+    def test_channel_that_was_left_is_followed_no_more(self, world: World) -> None:
+        world.publish()
+        epoch = world.node.history.peek("a").epoch
+        world.link.received(Attach([Point("a", epoch, 1)]))
+        world.link.received(Leave(["a"]))
+        world.loads[0][2].callback(None)
+        world.take()
+        assert world.author._links == {}
+        world.publish()
+        assert world.take() == []
+
+    def test_link_that_is_lost_forgets_it(self, world: World) -> None:
+        world.link.received(Attach([Point("a", "e", 1)]))
+        world.link.received(Follow(7, [Point("y")]))
+        world.link.lost()
+        world.loads[0][2].callback(None)
+        assert len(world.loads) == 1
+        assert world.take() == []
