@@ -200,8 +200,13 @@ class Leases:
         session = self._session()
         if session is None or lease.until is None:
             return
-        if self._memory.waits:
-            self._send_remembered(session, self._memory.take(), {name: lease.fence})
+        taken = self._memory.take()
+        value = taken.pop(name, None)
+        # Those of the other sources are written by `work`.
+        self._memory.put_back(taken)
+        if value is not None:
+            call = lease_scripts.remember(self._keys, session.run, name, lease.fence, value)
+            session.send(call.evalsha).addErrback(lambda failure: failure.trap(Gone, ErrorReply))
         self._send_release(session, {name: lease.fence})
 
     def _send_release(self, session: Session, fences: Mapping[str, str]) -> None:
@@ -225,13 +230,3 @@ class Leases:
             # The leases are renewed nevertheless.
             self._memory.put_back(taken)
             self._refused(error, session)
-
-    def _send_remembered(
-        self, session: Session, taken: Mapping[str, bytes], fences: Mapping[str, str]
-    ) -> None:
-        for name, value in taken.items():
-            fence = fences.get(name) or self.fence(name)
-            if fence is not None:
-                call = lease_scripts.remember(self._keys, session.run, name, fence, value)
-                sent = session.send(call.evalsha)
-                sent.addErrback(lambda failure: failure.trap(Gone, ErrorReply))

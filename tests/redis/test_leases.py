@@ -277,3 +277,22 @@ def test_answer_that_comes_after_the_lease_is_not_wanted_releases_it(
     answer.chainDeferred(waiting)
     assert redis.connection("EXISTS", "{ps0}:l:s") == 0
     assert one.events == []
+
+
+def test_value_of_another_source_is_written_though_a_release_failed(redis: RedisServer) -> None:
+    node = Node(redis, "a")
+    node.want(name="s")
+    node.want(name="other")
+    node.work()
+    node.memory.set("other", {"etag": 1})
+    node.is_away = True
+    node.want(False, name="s")
+    assert node.memory.waits
+    node.is_away = False
+    node.work()
+    assert not node.memory.waits
+    node.want(False, name="other")
+    successor = Node(redis, "b")
+    successor.want(name="other")
+    successor.work()
+    assert successor.memory.get("other") == {"etag": 1}
