@@ -168,6 +168,10 @@ class UplinkService(Service):
         self._reactor.connectUNIX(self._path, factory)
 
     def _made(self, link: Link) -> None:
+        if not self.running:
+            # The stop came while it connected.
+            link.abort()
+            return
         self._link = link
         self._log.info("linked to the main process", event_name="worker_linked")
         self._uplink.connected(link.send)

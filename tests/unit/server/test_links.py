@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 
 import pushserver
 from pushserver.channels.channel import ChannelOptions
@@ -112,6 +113,19 @@ def test_link_that_is_lost_while_it_is_held_is_not_read_again(
     assert world.edge.node.history.top("numbers") == 1
     world.connect()
     assert world.edge.node.history.top("numbers") == 2
+
+
+def test_connection_that_is_made_after_the_stop_is_dropped(world: World) -> None:
+    _, factory, *_ = world.reactor.unixClients[-1]
+    world.service.stopService()
+    protocol, transport = factory.buildProtocol(None), StringTransport()
+    aborted: list[None] = []
+    transport.abortConnection = lambda: aborted.append(None)  # type: ignore[method-assign]
+    protocol.makeConnection(transport)
+    assert aborted == [None]
+    assert transport.value() == b""
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert world.reactor.getDelayedCalls() == []
 
 
 def test_pause_before_the_next_attempt_can_be_ended(world: World, trouble: Trouble) -> None:
