@@ -162,9 +162,9 @@ class Dispatcher:
             raise HandlerFailed("too many calls wait for the application")
         client = self.clients[session] = Client(session, self._link)
         handler = self._registry.find("connect", session.namespace)
-        if handler is None:
-            return b""
         try:
+            if handler is None:
+                return b""
             answer = await self._call(handler, client, _value(data))
             if answer is False:
                 raise Refused

@@ -835,3 +835,15 @@ def test_clients_are_those_that_connect_let_in(app: PushServer) -> None:
         guests[1].leave()
         assert len(app.clients) == 2
     assert (seen, app.clients) == ([1, 2, 3, 2, 1, 0], [])
+
+
+@pytest.mark.parametrize("has_connect", [False, True])
+def test_headers_and_the_url_are_forgotten_after_the_connect(has_connect: bool) -> None:
+    app = PushServer()
+    seen: list[tuple[Any, str]] = []
+    if has_connect:
+        app.on("connect")(lambda client: None)
+    app.on("look")(lambda client: seen.append((client.headers, client.url)))
+    with TestServer(app) as server:
+        server.connect(headers={"cookie": "session=secret"}).rpc("look", None)
+    assert seen == [({}, "")]
