@@ -141,7 +141,7 @@ class Ports(MultiService):
             return [NamedEndpoint(text, serverFromString(reactor, described))]
         except Exception as error:
             problem = f"{option} {text}: {error}".rstrip(".")
-            told = "expected" in problem or text.startswith((PREFIX, UNIX))
+            told = ", expected " in problem or text.startswith((PREFIX, UNIX))
             if not (told or has_certificate(text)):
                 problem += f", {FORMS}"
             raise StartFailed(problem) from None
