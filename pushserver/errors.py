@@ -146,6 +146,13 @@ class ExpiredToken(InvalidToken):
     centrifuge_code = 109
 
 
+class Unsubscribed(PushServerError):
+    """A subscription was ended while its channels were loaded, before it began."""
+
+    http_status = 403
+    centrifuge_code = 103
+
+
 class Refused(PushServerError):
     """Raised by a handler to refuse a client; the text is for the client.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,9 +14,10 @@ from pushserver.app.result import Awaited
 from pushserver.auth.keys import SCOPES, Scope
 from pushserver.channels import jsontext
 from pushserver.channels.names import check_name
-from pushserver.errors import LimitExceeded, Unavailable
+from pushserver.errors import Unavailable
 from pushserver.protocols import centrifuge
 from pushserver.sessions.callbacks import USUAL, ClientSession, Invitation
+from pushserver.sessions.orders import invite
 
 MAX_CALL_SECONDS = 60.0
 """The greatest `timeout` of `Client.call`, whose memory is kept for that time."""
@@ -192,7 +192,7 @@ class Client:
         """As `join`; an invitation other than the usual one is not for each protocol."""
         check_name(channel)
         node = self._link.node
-        self._link.call_soon(lambda: node.run(_invite(self._session, channel, invitation)))
+        self._link.call_soon(lambda: node.run(invite(node, self._session, channel, invitation)))
 
     def leave(self, channel: str) -> None:
         """Unsubscribe the client from the channel; does nothing if it is not in it."""
@@ -240,9 +240,3 @@ def cookies(headers: Mapping[str, str]) -> dict[str, str]:
     """The cookies of a request by name."""
     pairs = (text.partition("=") for text in headers.get("cookie", "").split(";"))
     return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
-
-
-async def _invite(session: ClientSession, channel: str, invitation: Invitation) -> None:
-    # The refusal is counted, and logged once a minute.
-    with suppress(LimitExceeded):
-        await session.invite(channel, invitation)

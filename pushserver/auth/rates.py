@@ -24,7 +24,7 @@ class Rates:
 
     def __init__(self, per_second: float, at_once: float):
         self.charged: Callable[[str, int], None] | None = None
-        """Is told of the events that `delay` has counted."""
+        """Called with the name and the number of events that `delay` has counted."""
         self.reconfigure(per_second, at_once)
         self._salt = secrets.token_hex(8)
         # Made by the first event: many servers have only peers without bounds.

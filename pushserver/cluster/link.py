@@ -22,8 +22,8 @@ MESSAGE_BYTES = 512 * 2**20
 UNSENT_BYTES = 64 * 2**20
 """An end that leaves more bytes unread is too slow, and loses the link."""
 QUIET_SECONDS = 0.00025
-"""A frame is sent at once if none was for this time. Others wait for the next turn of the reactor,
-and leave together."""
+"""A frame is sent at once if none was sent in this time. Others wait for the next turn of the
+reactor, and leave together."""
 
 _OWN_SOCKET = (unix.Server, unix.Client)
 

@@ -88,6 +88,10 @@ class RemotePeer:
         return restored(self._node, self.info, self._expires, self._key)
 
     @property
+    def address(self) -> str | None:
+        return self.visit.address or None
+
+    @property
     def channels(self) -> frozenset[str]:
         return frozenset(self.audiences)
 
@@ -143,10 +147,9 @@ class RemotePeer:
         self._calls.tell(Prolong(self.number, expires))
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
-        if channel not in self.audiences:
-            return False
+        # Always: the client may be about to join.
         self._calls.tell(Unsubscribe(self.number, channel, code, reason))
-        return True
+        return channel in self.audiences
 
     def disconnect(self, code: int, reason: str) -> None:
         self._calls.tell(End(self.number, code, reason))

@@ -44,7 +44,7 @@ from pushserver.hub.follower import Follower, Image, Point
 
 
 class LinkedLog(Protocol):
-    """The log of this process, which goes over the link while there is one."""
+    """The log lines of this process, which go over the link while it exists."""
 
     def connected(self, send: Send) -> None: ...
     def lost(self) -> None: ...
@@ -66,7 +66,7 @@ class Uplink:
     measure: Callable[[], Measure]
     """Returns the numbers of this process."""
     outdated: Callable[[str], None]
-    """Called with the version of an author that has another one than this process."""
+    """Called with the author's version if it differs from that of this process."""
     _log = Logger()
 
     def __init__(self, calls: Calls, roster: Roster, handlers: RemoteHandlers, worker: int) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from pushserver.channels.history import History, Resumption
 from pushserver.channels.position import Cursor, Position, Start, Vector
 from pushserver.channels.publication import Publication
-from pushserver.errors import LimitExceeded
+from pushserver.errors import LimitExceeded, Unsubscribed
 from pushserver.hub.audience import Audience, Subscriber
 from pushserver.hub.fanout import FanOut, Timer
 from pushserver.hub.metrics import Metrics
@@ -83,6 +83,17 @@ class _Counted:
             self._metrics.refusals[error.cause] += 1
 
 
+class _Arrival:
+    """A subscription whose channels are being loaded; one that was `ended` does not begin."""
+
+    __slots__ = ("channels", "ended", "name")
+
+    def __init__(self, name: str, channels: Sequence[str]):
+        self.name = name
+        self.channels = channels
+        self.ended = False
+
+
 class Hub:
     """The subscribers of this process by channel.
 
@@ -113,6 +124,7 @@ class Hub:
         self._fan_out = FanOut(metrics, timer, monotonic, report)
         self._find_client = find_client
         self._audiences: dict[str, Audience] = {}
+        self._arrivals: dict[Subscriber, list[_Arrival]] = {}
         self._by_channel: dict[str, list[Audience]] = {}
 
     def probe(self) -> Probe:
@@ -168,9 +180,11 @@ class Hub:
 
     async def load(self, channels: Sequence[str], start: Start) -> None:
         """Have these channels in the history, up to `start`; raises as `subscribe`."""
-        ahead = start.since is not None and self.history.is_ahead(channels, start.since)
         with self._counted:
-            await self._load(channels, ahead)
+            await self._load(channels, self._is_ahead(channels, start))
+
+    def _is_ahead(self, channels: Sequence[str], start: Start) -> bool:
+        return start.since is not None and self.history.is_ahead(channels, start.since)
 
     async def subscribe(
         self,
@@ -183,13 +197,12 @@ class Hub:
         """Add the subscriber; return the publications to send before any live one.
 
         They are those after `position`, or without a position the `last` ones, if it may read them
-        (`past`). Raises LimitExceeded if the server keeps no more channels, Unavailable, and the
-        error of a subscriber that has ended meanwhile.
+        (`past`). Raises LimitExceeded if the server keeps no more channels, Unavailable,
+        Unsubscribed if `unsubscribe` was called meanwhile, and the error of a subscriber that has
+        ended meanwhile.
         """
         ahead = position is not None and position.offset > self.history.top(channel)
-        with self._counted:
-            await self._load((channel,), ahead)
-        subscriber.check_not_ended()
+        await self._arrive(subscriber, channel, (channel,), ahead)
         self._join(subscriber, channel, (channel,))
         log = self.history.channels[channel]
         if position is None:
@@ -206,10 +219,9 @@ class Hub:
         `past`: whether it may read earlier publications of all of them. Raises as `subscribe`.
         """
         history = self.history
-        await self.load(channels, start)
-        subscriber.check_not_ended()
         # The name of a channel contains no space.
         name = channels[0] if len(channels) == 1 else " ".join(sorted(channels))
+        await self._arrive(subscriber, name, channels, self._is_ahead(channels, start))
         self._join(subscriber, name, channels)
         resumed = _readable(history.read(channels, start), past)
         rows = resumed.publications
@@ -224,6 +236,24 @@ class Hub:
             positions[channel] = Position(log.epoch, offsets.get(channel, log.top))
         return Following(name, cursor, positions, rows, recovered, resumed.reason, resumed.lost)
 
+    async def _arrive(
+        self, subscriber: Joiner, name: str, channels: Sequence[str], ahead: bool
+    ) -> None:
+        """Load the channels for a subscriber, which may end meanwhile, or be unsubscribed."""
+        arrival = _Arrival(name, channels)
+        self._arrivals.setdefault(subscriber, []).append(arrival)
+        try:
+            with self._counted:
+                await self._load(channels, ahead)
+        finally:
+            arrivals = self._arrivals[subscriber]
+            arrivals.remove(arrival)
+            if not arrivals:
+                del self._arrivals[subscriber]
+        subscriber.check_not_ended()
+        if arrival.ended:
+            raise Unsubscribed(f"the subscription to {name:.200} was ended before it began")
+
     def enter(self, subscriber: Subscriber, channel: str) -> None:
         """Add a subscriber whose publications another process sends; it gets none from here.
 
@@ -236,7 +266,12 @@ class Hub:
         self._end_at_gap(channel, list(self._by_channel.get(channel, ())))
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
-        """Remove the subscriber from this audience; False if it was not in it."""
+        """Remove the subscriber from this audience; False if it was not in it.
+
+        One that is about to join does not.
+        """
+        for arrival in self._arrivals.get(subscriber, ()):
+            arrival.ended = arrival.ended or arrival.name == name
         audience = subscriber.audiences.get(name)
         if audience is None:
             return False
@@ -257,6 +292,13 @@ class Hub:
 
     def subscribers(self, channel: str) -> list[Subscriber]:
         return [s for audience in self._by_channel.get(channel, ()) for s in audience]
+
+    def channels_of(self, subscriber: Subscriber) -> set[str]:
+        """The channels of the subscriber, and those that it is about to join."""
+        found = {name for audience in subscriber.audiences.values() for name in audience.tops}
+        for arrival in self._arrivals.get(subscriber, ()):
+            found.update(arrival.channels)
+        return found
 
     def channels(self) -> dict[str, int]:
         """The number of subscribers of each channel that has any."""

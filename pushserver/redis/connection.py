@@ -209,9 +209,9 @@ class Connection:
         self._failed = failed
         self._enter = enter
         self._known = known
-        self._shard = place
+        self._place = place
         self._sentinels = Sentinels(address, reactor) if address.sentinels else None
-        self._place = address
+        self._address = address
         self._running = False
         self._attempt: Deferred[None] | None = None
         self._dials = False
@@ -265,7 +265,7 @@ class Connection:
 
     def leave_for(self, named: Address) -> None:
         """Leave the server, or end an attempt at it, if the Sentinels name another one."""
-        if named == self._place:
+        if named == self._address:
             return
         if self._session is not None:
             self.again(f"the Sentinels name another master: {named}")
@@ -303,9 +303,9 @@ class Connection:
         timer: IDelayedCall | None = None
         try:
             if self._sentinels is not None:
-                self._place = await self._sentinels.master()
+                self._address = await self._sentinels.master()
             self._dials = True
-            wire = await dial(self._place, self._reactor, self._ended, TEXTS)
+            wire = await dial(self._address, self._reactor, self._ended, TEXTS)
             timer = self._reactor.callLater(ANSWER_SECONDS, wire.drop)
             session = await self._attach(wire.send)
         except (CancelledError, ConnectingCancelledError):
@@ -317,7 +317,7 @@ class Connection:
             self._fail(self._of_place(str(error) or type(error).__name__))
         except Gone:
             short = AWAY if wire.ended else SILENT
-            self._fail(self._of_place(reason_of(wire, self._place), short))
+            self._fail(self._of_place(reason_of(wire, self._address), short))
         except ErrorReply as error:
             wire.drop()
             problem = of_reply(error)
@@ -345,17 +345,17 @@ class Connection:
                 timer.cancel()
 
     async def _attach(self, send: Send) -> Session:
-        await authenticate(send, self._place)
+        await authenticate(send, self._address)
         server = await _ask(send)
-        if self._place.database:
-            await send([b"SELECT", b"%d" % self._place.database])
+        if self._address.database:
+            await send([b"SELECT", b"%d" % self._address.database])
         for script in SCRIPTS:
             await send([b"SCRIPT", b"LOAD", script.text])
         layout = ""
-        if self._shard is not None:
+        if self._place is not None:
             found = await send([b"HGET", self._keys.place, b"shards"]) or b""
-            self._shard.check(found.decode("utf-8", "replace"))
-            layout = self._shard.layout
+            self._place.check(found.decode("utf-8", "replace"))
+            layout = self._place.layout
         before = await send([b"HGET", self._keys.meta, b"run"]) or b""
         # A server may write each answer to its file now, and not have done so in its last run.
         keep = server.keeps and before.endswith(KEEPS.encode())
@@ -365,14 +365,14 @@ class Connection:
             run = f"{crc32(layout.encode()):x}/{run}"
         call = scripts.attach(self._keys, run, new_epoch(), keep, self._node, self._known(), layout)
         attached = scripts.attached_of(await send(call.evalsha))
-        session = Session(send, run, attached, str(self._place))
+        session = Session(send, run, attached, str(self._address))
         await self._enter(session)
         return session
 
     def _of_place(self, text: str, short: str = AWAY) -> Problem:
         """A problem of the server; with its address, if the configuration does not have it."""
         if self._sentinels is not None:
-            text = f"{self._place}, which the Sentinels name: {text}"
+            text = f"{self._address}, which the Sentinels name: {text}"
         return Problem(text, short)
 
     def _fail(self, problem: Problem) -> None:

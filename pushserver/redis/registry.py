@@ -24,7 +24,7 @@ class Registry:
     """This node among the others. With a `name`, no other one may have the same.
 
     `session` returns that of the writer, if there is one; `again` ends it. `about` returns what
-    others read about this node, for JSON. `refused` is called if Redis refuses to be told.
+    others read about this node, for JSON. `refused` is called with the error if Redis refuses that.
     """
 
     def __init__(

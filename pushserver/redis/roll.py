@@ -191,7 +191,7 @@ class Roll:
             self._hasten()
 
     async def _tell_some(self) -> bool:
-        """Tell of some changes; whether others can follow at once."""
+        """Send some changes; return whether others can be sent at once."""
         session = self._session()
         if session is None:
             return False

@@ -228,7 +228,7 @@ class Tail:
         return bool(self._entries)
 
     def has_passed(self, epoch: str, place: Id) -> bool:
-        """Whether this entry was handled, or will not be soon."""
+        """Whether this entry was handled, or cannot be waited for now."""
         return not self._reads or epoch != self.epoch or place <= self.place
 
     # --- the session ---------------------------------------

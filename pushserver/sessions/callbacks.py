@@ -84,6 +84,10 @@ class ClientSession(Protocol):
         """The facts about its request, if the application decides about clients."""
 
     @property
+    def address(self) -> str | None:
+        """The IP address of the client; None on a Unix socket."""
+
+    @property
     def namespace(self) -> str:
         """The namespace whose handlers serve the client; empty for those without a namespace."""
 
@@ -127,8 +131,8 @@ class ClientSession(Protocol):
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         """Subscribe the client to a channel; before the connect reply, as a part of the reply.
 
-        Does nothing if the client is in the channel. An invitation other than the default is only
-        for a client that is connected.
+        Does nothing if the client is in the channel, or leaves meanwhile. An invitation other than
+        the default is only for a client that is connected. Raises LimitExceeded and Unavailable.
         """
 
     def prolong(self, expires: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
@@ -11,7 +12,7 @@ from pushserver.auth.permissions import Action
 from pushserver.channels.names import check_name
 from pushserver.channels.position import Position
 from pushserver.channels.publication import Draft
-from pushserver.errors import Denied, Invalid, Refused, TooMany
+from pushserver.errors import Denied, Invalid, PushServerError, Refused, TooMany, Unsubscribed
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError, SubscribePosition, SubscribeResult
@@ -51,12 +52,8 @@ async def connect(session: Session, text: bytes) -> Struct:
             raise
         session.disconnect(code, refused.reason)
         return centrifuge.Empty()
-    try:
-        node.permissions.check_connect(session.identity)
-    except Denied as error:
-        node.handlers.disconnect(session, str(error))
-        node.log_refusal(centrifuge.NOT_PERMITTED, session.address, str(error))
-        session.disconnect(centrifuge.NOT_PERMITTED, str(error))
+    if not _may_connect(session):
+        node.handlers.disconnect(session, session.ended_by)
         return centrifuge.Empty()
     try:
         subs = await _admit(session, request.subs, identity is not ANONYMOUS)
@@ -81,6 +78,18 @@ async def connect(session: Session, text: bytes) -> Struct:
     )
 
 
+def _may_connect(session: Session) -> bool:
+    """Disconnect a client that may not connect, and return False."""
+    node = session.node
+    try:
+        node.permissions.check_connect(session.identity)
+    except Denied as error:
+        node.log_refusal(centrifuge.NOT_PERMITTED, session.address, str(error))
+        session.disconnect(centrifuge.NOT_PERMITTED, str(error))
+        return False
+    return True
+
+
 async def _admit(
     session: Session, before: Mapping[str, SubscribePosition], is_identified: bool
 ) -> dict[str, SubscribeResult]:
@@ -98,9 +107,15 @@ async def _admit(
             await invite_by_token(session)
         subs: dict[str, SubscribeResult] = {}
         left = FIRST_BYTES
-        for name in tuple(session.invited):
-            subs[name] = await _join_invited(session, name, before, left)
-            left -= _size(subs[name])
+        # The application may add and remove some while the channels are loaded.
+        while missing := session.invited - session.channels:
+            for name in missing:
+                if name not in session.invited:
+                    continue
+                with suppress(Unsubscribed):
+                    subs[name] = await _join_invited(session, name, before, left)
+                    left -= _size(subs[name])
+        _may_connect(session)
         session.check_not_ended()
         session.node.users.check(session.info.user)
     except BaseException:
@@ -109,7 +124,7 @@ async def _admit(
         session.node.handlers.disconnect(session, session.ended_by)
         raise
     session.open()
-    return subs
+    return {name: sub for name, sub in subs.items() if name in session.audiences}
 
 
 async def _join_invited(
@@ -149,6 +164,11 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     join_leave = join_leave_of(grant) or wanted or None
     past = session.may("history", channel, grant)
     joined = await session.join(channel, position, last, join_leave, past)
+    try:
+        _check_again(session, "subscribe", channel, grant)
+    except PushServerError:
+        session.leave(channel)
+        raise
     if joined.reason and request.flag & centrifuge.FLAG_REJECT_UNRECOVERED:
         session.leave(channel)
         raise CommandError(centrifuge.UNRECOVERABLE, f"unrecoverable position: {joined.reason}")
@@ -329,7 +349,7 @@ async def _readable(session: Session, action: Action, name: str) -> str:
 def _check_again(
     session: Session, action: Action, channel: str, grant: Grant | None, member: bool = False
 ) -> None:
-    """Raise Denied if the rules or the client's rights have changed while a handler ran."""
+    """Raise Denied if the rules or the client's rights have changed meanwhile."""
     session.check_not_ended()
     if grant is not None:
         session.node.identification.check_proof(grant.proof)

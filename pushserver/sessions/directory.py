@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol, cast
 
 from pushserver.hub.audience import Subscriber
+from pushserver.hub.hub import Hub
 from pushserver.protocols.centrifuge import FORCE_NO_RECONNECT
 from pushserver.sessions.callbacks import ClientSession
 
@@ -19,12 +20,12 @@ class Reader(Subscriber, Protocol):
         """End it with the reason, where the protocol has a place for that."""
 
 
-def end_without(reader: Reader, channel: str) -> None:
-    """End a reader that may not read the channel any more, if it has it.
+def end_without(reader: Reader, channel: str, hub: Hub) -> None:
+    """End a reader that may not read the channel any more, if it has it, or is about to.
 
     A stream is for all of its channels or none.
     """
-    if any(channel in audience.tops for audience in reader.audiences.values()):
+    if channel in hub.channels_of(reader):
         reader.end(FORCE_NO_RECONNECT, f"unsubscribed from {channel}")
 
 

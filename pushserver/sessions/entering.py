@@ -58,8 +58,6 @@ async def enter(
             node.permissions.check("subscribe", channel, namespace.identity)
         await _invite_by_token(namespace, most)
         namespace.check_not_ended()
-        # Again, as others of the same user may have come meanwhile.
-        node.users.check(identity.user)
         await namespace.open()
     except BaseException:
         node.handlers.disconnect(namespace, request.ended_by)

@@ -65,6 +65,7 @@ class LongPoll(Subscriber):
         if self.identity.expires:
             seconds = min(seconds, max(0.0, self.identity.expires - self._node.clock()))
         self._node.sessions.enter(self)
+        self._node.peers.wake_at(self, self._node.monotonic() + seconds)
         self._node.metrics.opened[LONG_POLL] += 1
         try:
             await self._node.hub.follow(self, (self._channel,), Start(last=0))
@@ -72,8 +73,6 @@ class LongPoll(Subscriber):
             if self._answer is not None:
                 self.leave()
                 self._fail(error)
-            return
-        self._node.peers.wake_at(self, self._node.monotonic() + seconds)
 
     def leave(self) -> None:
         """Unsubscribe, since the request is answered or gone."""

@@ -11,7 +11,7 @@ from pushserver.auth.identity import ANONYMOUS, Identity
 from pushserver.channels.names import check_event
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import InvalidName, LimitExceeded, PushServerError, Refused
+from pushserver.errors import InvalidName, LimitExceeded, PushServerError, Refused, Unsubscribed
 from pushserver.hub.audience import Audience, Outlet
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge, socketio
@@ -182,17 +182,26 @@ class Namespace:
     async def open(self) -> None:
         """Admit the client: subscribe it to its channels, and send all that waits for that.
 
-        Raises LimitExceeded if the server keeps no more channels, and Unavailable.
+        Raises LimitExceeded if the server keeps no more channels, Unavailable, and Denied and
+        TooMany if the client may not enter any more after the channels were loaded.
         """
         node = self.node
         joined, pid = [], ""
         if self.channel:
             pid, rows = await self._join_own(self.invited.pop(self.channel, USUAL))
             joined.append((self.channel, rows))
-        for channel, invitation in self.invited.items():
-            with suppress(LimitExceeded):
-                joined.append(await self._join(channel, invitation))
+        # The application may add and remove some meanwhile.
+        while self.invited:
+            channel = next(iter(self.invited))
+            invitation = self.invited.pop(channel)
+            if channel not in self.audiences:
+                with suppress(LimitExceeded, Unsubscribed):
+                    joined.append(await self._join(channel, invitation))
         self.check_not_ended()
+        node.permissions.check_connect(self.identity)
+        if self.channel:
+            node.permissions.check("subscribe", self.channel, self.identity)
+        node.users.check(self.info.user)
         self.state = OPEN
         node.sessions.identify(self)
         node.users.enter(self.info.user)
@@ -282,8 +291,15 @@ class Namespace:
         if self.state is CONNECTING:
             self.invited.setdefault(channel, invitation)
         elif self.connected and channel not in self.audiences:
-            channel, rows = await self._join(channel, invitation)
-            self._connection.replay(channel, rows, self.format)
+            try:
+                channel, rows = await self._join(channel, invitation)
+            except Unsubscribed:
+                return
+            except PushServerError:
+                if self.state is not CLOSED:
+                    raise
+            else:
+                self._connection.replay(channel, rows, self.format)
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
         self.invited.pop(channel, None)

@@ -43,7 +43,7 @@ class Node:
     current exception with a line of context. `handlers` is the application. `identification` finds
     the identities of peers; without it, all are anonymous. `closed`: see `auth.permissions`.
     `note_excess` is that of `Excesses`. `publications`: their rates; without it, only users
-    have some. `connections` are counted by those who accept them. `log_refusal` logs a refused
+    have some. `connections`: the code that accepts one counts it. `log_refusal` logs a refused
     command: its code, the client's address, the reason.
     `sessions` and `make_presence` are for a node whose peers another process knows too.
     """

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
+from pushserver.errors import LimitExceeded, PushServerError
+from pushserver.hub.hub import Hub
 from pushserver.sessions.callbacks import Broadcast, ClientSession, Invitation
 from pushserver.sessions.directory import Directory, Reader, end_without
 
@@ -15,8 +17,10 @@ from pushserver.sessions.directory import Directory, Reader, end_without
 class Server(Protocol):
     """The server whose clients are meant; a node provides this."""
 
+    hub: Hub
     sessions: Directory
     run: Callable[[Coroutine[Any, Any, None]], None]
+    log_refusal: Callable[[int, str | None, str], None]
 
 
 class OfUser(Struct, frozen=True, array_like=True):
@@ -95,15 +99,29 @@ def carry_out(node: Server, order: Order) -> None:
         for session in sessions(node, order):
             session.unsubscribe(order.channel, order.code, order.reason)
         for reader in readers(node, order):
-            end_without(reader, order.channel)
+            end_without(reader, order.channel, node.hub)
     elif isinstance(order, Subscribe):
         for session in sessions(node, order):
             if session.connected:
-                node.run(session.invite(order.channel, order.invitation))
+                node.run(invite(node, session, order.channel, order.invitation))
     else:
         for session in sessions(node, order):
             if session.connected:
                 session.prolong(order.expires)
+
+
+async def invite(
+    node: Server, session: ClientSession, channel: str, invitation: Invitation
+) -> None:
+    """Subscribe a client, for a caller that does not wait; a failure is logged as a refusal."""
+    try:
+        await session.invite(channel, invitation)
+    except LimitExceeded:
+        # Counted, and logged once a minute.
+        pass
+    except PushServerError as error:
+        problem = f"a subscription to {channel}: {error}"
+        node.log_refusal(error.centrifuge_code, session.address, problem)
 
 
 def tell(node: Server, broadcast: Broadcast, without: Sequence[str]) -> None:

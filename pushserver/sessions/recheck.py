@@ -104,13 +104,12 @@ class Recheck:
     def _check_reader(self, reader: Stream | LongPoll) -> None:
         try:
             identity = reader.identity = self._identification.current(reader.identity)
-            for audience in tuple(reader.audiences.values()):
-                for channel in audience.tops:
-                    if self._node.permissions.check("subscribe", channel, identity):
-                        # As in `Gate.check_reader`: a handler decides about clients, not readers.
-                        if identity.key is None:
-                            raise Denied(403, f"reading {channel} needs an API key now")
-                        identity.key.check("read", channel)
+            for channel in self._node.hub.channels_of(reader):
+                if self._node.permissions.check("subscribe", channel, identity):
+                    # As in `Gate.check_reader`: a handler decides about clients, not readers.
+                    if identity.key is None:
+                        raise Denied(403, f"reading {channel} needs an API key now")
+                    identity.key.check("read", channel)
         except TokenRemoved as error:
             reader.end(centrifuge.EXPIRED, str(error))
         except PushServerError as error:

@@ -30,6 +30,10 @@ class RequestSession:
         self.info = ClientInfo("", identity.user, identity.info)
         self.visit = visit
 
+    @property
+    def address(self) -> str | None:
+        return self.visit.address or None
+
     def identify(self, user: str, info: bytes) -> None:
         raise RuntimeError("the user of a request is set by authenticate or its token, not later")
 

@@ -14,7 +14,7 @@ from pushserver.auth.credentials import NOTHING, Credentials
 from pushserver.auth.identity import ANONYMOUS, Grant, Identity
 from pushserver.channels.position import Position
 from pushserver.channels.publication import ClientInfo, Publication
-from pushserver.errors import PushServerError
+from pushserver.errors import PushServerError, Unsubscribed
 from pushserver.hub.hub import Joined
 from pushserver.protocols import centrifuge
 from pushserver.protocols.centrifuge import CommandError
@@ -217,7 +217,7 @@ class Session(CommandQueue):
             )
 
     def check_not_ended(self) -> None:
-        """Raise CommandError if the session has ended; it is never sent."""
+        """Raise CommandError if the session has ended; no client gets it."""
         if self.state >= CLOSING:
             # Not a constant: a raised error keeps its traceback, and so the session, alive.
             raise CommandError(centrifuge.INTERNAL, "the connection is closed")
@@ -299,8 +299,10 @@ class Session(CommandQueue):
         if self.connected:
             try:
                 joined, rows = await self.join_by_server(channel, invitation)
-            except PushServerError:
+            except PushServerError as error:
                 self.invited.discard(channel)
+                if self.state >= CLOSING or isinstance(error, Unsubscribed):
+                    return
                 raise
             if invitation.expires:
                 self.grant(channel, Grant(channel, expires=invitation.expires))

@@ -23,8 +23,8 @@ FOR_FUNCTIONS = "without thread=False it would run in a thread"
 class Stopwatch:
     """Times the calls of one function of the user on the reactor's thread.
 
-    A slow one is logged, once a minute at most, with `name` and a remedy: without another one,
-    `is_async` tells a coroutine function from one with `thread=False`. `timer` is in seconds.
+    A slow one is logged, once a minute at most, with `name` and `remedy`, or without one with that
+    for a coroutine function (`is_async`) or for one with `thread=False`. `timer` is in seconds.
     """
 
     _log = Logger()

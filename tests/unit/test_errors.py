@@ -41,6 +41,7 @@ ANSWERS = {
     "TooMany": (429, 111, True),
     "Denied": (0, 103, False),  # the status is that of the instance
     "Refused": (403, 103, False),
+    "Unsubscribed": (403, 103, False),
     "NotHandled": (0, 108, False),
     "HandlerFailed": (503, 100, True),
     "SourceFailed": (503, 0, False),
