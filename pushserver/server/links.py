@@ -165,7 +165,11 @@ class UplinkService(Service):
             FromAuthor, self._made, self._received, self._lost, self._seconds
         )
         factory.clientConnectionFailed = lambda connector, reason: self._later()
-        self._reactor.connectUNIX(self._path, factory)
+        try:
+            self._reactor.connectUNIX(self._path, factory)
+        except OSError:
+            # Twisted makes the socket at once: there may be no file left for it.
+            self._later()
 
     def _made(self, link: Link) -> None:
         if not self.running:

@@ -128,6 +128,24 @@ def test_connection_that_is_made_after_the_stop_is_dropped(world: World) -> None
     assert world.reactor.getDelayedCalls() == []
 
 
+def test_attempt_for_which_no_file_is_left_is_repeated(
+    world: World, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    world.connect()
+    before = attempts(world)
+    world.wire.cut()
+    trouble.take()
+    monkeypatch.setattr(world.reactor, "connectUNIX", fail)
+    world.reactor.advance(AGAIN_SECONDS)
+    monkeypatch.undo()
+    world.reactor.advance(AGAIN_SECONDS)
+    assert attempts(world) == before + 1
+    world.connect()
+
+
 def test_pause_before_the_next_attempt_can_be_ended(world: World, trouble: Trouble) -> None:
     world.connect()
     world.edge.uplink.link_now()
