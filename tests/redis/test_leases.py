@@ -279,8 +279,10 @@ def test_answer_that_comes_after_the_lease_is_not_wanted_releases_it(
     assert one.events == []
 
 
-def test_value_of_another_source_is_written_though_a_release_failed(redis: RedisServer) -> None:
-    node = Node(redis, "a")
+def test_value_of_another_source_is_written_though_a_release_failed(
+    nodes: tuple[Node, Node],
+) -> None:
+    node, successor = nodes
     node.want(name="s")
     node.want(name="other")
     node.work()
@@ -292,7 +294,6 @@ def test_value_of_another_source_is_written_though_a_release_failed(redis: Redis
     node.work()
     assert not node.memory.waits
     node.want(False, name="other")
-    successor = Node(redis, "b")
     successor.want(name="other")
     successor.work()
     assert successor.memory.get("other") == {"etag": 1}

@@ -99,7 +99,7 @@ def test_kept_worker_is_ready_when_it_follows_the_log_of_this_process() -> None:
         assert supervisor.problem() == "1 of 1 workers are not ready"
         control.say(Ready())
         assert supervisor.problem() == ""
-        (process,) = reactor.removeAll()
+        (process,) = reactor.getReaders()
         os.close(process.fileno())
 
 
