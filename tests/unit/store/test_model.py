@@ -75,6 +75,13 @@ def test_guarantees_hold_in_any_sequence_of_operations(
     run(kind, steps, tight)
 
 
+@pytest.mark.usefixtures("_expects_store_problems")
+def test_client_recovers_in_a_channel_that_was_forgotten_and_is_back_after_a_kill() -> None:
+    publications: list[Step] = [("publish", name) for name in "aaaaaba"]
+    forget: list[Step] = [("stop",), ("publish", "quiet"), ("commit",), ("step", 86_400.0)]
+    run("sync", [*publications, *forget, ("come", 0, "b"), ("kill",), ("come", 0, "b")], True)
+
+
 def run(kind: str, steps: list[Step], tight: bool = False) -> World:
     """Run the steps, and end the server."""
     THREAD.jobs.clear()
