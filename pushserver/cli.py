@@ -116,6 +116,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 2
     try:
         _read_key(options)
+        if target := getattr(options, "target", None):
+            options.url = target
         # There may be no standard output (`>&-`).
         options.run(options, sys.stdout or io.StringIO())
     except StartFailed:
@@ -189,9 +191,7 @@ def _parser() -> argparse.ArgumentParser:
         "--api-key-file", metavar="FILE", help="a file with the API key, in place of --key"
     )
     target = _Parser(add_help=False, parents=[server])
-    target.add_argument(
-        "url", nargs="?", default=argparse.SUPPRESS, metavar="URL", help="in place of --url"
-    )
+    target.add_argument("target", nargs="?", metavar="URL", help="in place of --url")
 
     command = commands.add_parser("publish", parents=[server], help="publish to a channel")
     command._negative_number_matcher = _NEGATIVE

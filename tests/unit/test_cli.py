@@ -960,7 +960,7 @@ def test_the_url_is_also_an_argument(
     # Nothing listens on port 1.
     given, other = "http://127.0.0.1:1", "http://127.0.0.1:2"
     monkeypatch.setenv("PUSHSERVER_URL", other)
-    for arguments in ([given], ["--url", given], ["--url", other, given]):
+    for arguments in ([given], ["--url", given], ["--url", other, given], [given, "--url", other]):
         assert main([command, *arguments]) == 1
         printed = "".join(capsys.readouterr())
         assert given in printed
