@@ -140,8 +140,8 @@ class RemotePeer:
         return Spread.of(data)
 
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
-        if channel not in self.audiences:
-            await self._calls.call(lambda call: Invite(call, self.number, channel, invitation))
+        # Always: the client may be about to leave the channel.
+        await self._calls.call(lambda call: Invite(call, self.number, channel, invitation))
 
     def prolong(self, expires: float) -> None:
         self._calls.tell(Prolong(self.number, expires))

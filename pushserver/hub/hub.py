@@ -297,7 +297,8 @@ class Hub:
         """The channels of the subscriber, and those that it is about to join."""
         found = {name for audience in subscriber.audiences.values() for name in audience.tops}
         for arrival in self._arrivals.get(subscriber, ()):
-            found.update(arrival.channels)
+            if not arrival.ended:
+                found.update(arrival.channels)
         return found
 
     def channels(self) -> dict[str, int]:

@@ -107,7 +107,7 @@ async def _admit(
             await invite_by_token(session)
         subs: dict[str, SubscribeResult] = {}
         left = FIRST_BYTES
-        # The application may add and remove some while the channels are loaded.
+        await _load_invited(session, before)
         while missing := session.invited - session.channels:
             for name in missing:
                 if name not in session.invited:
@@ -125,6 +125,22 @@ async def _admit(
         raise
     session.open()
     return {name: sub for name, sub in subs.items() if name in session.audiences}
+
+
+async def _load_invited(session: Session, before: Mapping[str, SubscribePosition]) -> None:
+    """Load all channels that the client is invited to, also meanwhile.
+
+    It then joins them and gets the connect reply in one turn of the reactor: a publication that
+    came before the reply would be lost, as clients do not know its channel yet.
+    """
+    history, loaded = session.node.history, None
+    while session.invited and (names := tuple(sorted(session.invited))) != loaded:
+        ahead = any(
+            name in before and before[name].offset > history.top(name) and before[name].recover
+            for name in names
+        )
+        await session.node.load(names, ahead)
+        loaded = names
 
 
 async def _join_invited(

@@ -186,11 +186,11 @@ class Namespace:
         TooMany if the client may not enter any more after the channels were loaded.
         """
         node = self.node
+        await self._load_invited()
         joined, pid = [], ""
         if self.channel:
             pid, rows = await self._join_own(self.invited.pop(self.channel, USUAL))
             joined.append((self.channel, rows))
-        # The application may add and remove some meanwhile.
         while self.invited:
             channel = next(iter(self.invited))
             invitation = self.invited.pop(channel)
@@ -217,6 +217,24 @@ class Namespace:
         for send, channel, _ in sends:
             if channel not in first:
                 send()
+
+    async def _load_invited(self) -> None:
+        """Load all channels that the client will be in, also those that are added meanwhile.
+
+        It then joins them and gets its answer in one turn of the reactor: clients drop events that
+        come before the answer. If there is no room for all, each is joined as far as there is.
+        """
+        history, loaded = self.node.history, None
+        while (names := tuple(sorted(self.invited.keys() | {self.channel} - {""}))) != loaded:
+            returning = self._returning
+            ahead = (
+                returning is not None
+                and bool(self.channel)
+                and returning.position.offset > history.top(self.channel)
+            )
+            with suppress(LimitExceeded):
+                await self.node.load(names, ahead)
+            loaded = names
 
     def end(self, reason: str) -> None:
         """Leave all channels, and forget the client."""
@@ -290,7 +308,7 @@ class Namespace:
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         if self.state is CONNECTING:
             self.invited.setdefault(channel, invitation)
-        elif self.connected and channel not in self.audiences:
+        elif self.connected and channel not in self.node.hub.channels_of(self):
             try:
                 channel, rows = await self._join(channel, invitation)
             except Unsubscribed:
@@ -344,8 +362,10 @@ class Namespace:
         try:
             return await self.node.hub.subscribe(self, channel, position, last, past)
         except PushServerError:
-            self.node.presence.forget(channel, self)
-            self._ends.pop(channel, None)
+            # Another subscription to the channel may have begun meanwhile, or be about to.
+            if channel not in self.node.hub.channels_of(self):
+                self.node.presence.forget(channel, self)
+                self._ends.pop(channel, None)
             raise
 
     def _note(self, channel: str, invitation: Invitation) -> None:

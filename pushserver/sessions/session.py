@@ -239,7 +239,9 @@ class Session(CommandQueue):
             self.check_not_ended()
             joined = await self.node.hub.subscribe(self, channel, position, last, past)
         except PushServerError:
-            self.node.presence.forget(channel, self)
+            # Another subscription to the channel may have begun meanwhile, or be about to.
+            if channel not in self.node.hub.channels_of(self):
+                self.node.presence.forget(channel, self)
             raise
         options = self.node.history.options(channel)
         if join_leave is None:
@@ -289,21 +291,27 @@ class Session(CommandQueue):
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
         if not self.leave(channel):
             return False
+        if not self.connected:
+            # The connect reply will not have the channel.
+            return True
         self.push(centrifuge.unsubscribe_push(channel, code, reason))
         return True
 
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
-        if self.state >= CLOSING or channel in self.audiences:
+        if self.state >= CLOSING or channel in self.audiences or channel in self.invited:
             return
         self.invited = {*self.invited, channel}
         if self.connected:
             try:
                 joined, rows = await self.join_by_server(channel, invitation)
-            except PushServerError as error:
+            except Unsubscribed:
+                # `leave` has removed the channel; a later invitation may have added it again.
+                return
+            except PushServerError:
                 self.invited.discard(channel)
-                if self.state >= CLOSING or isinstance(error, Unsubscribed):
-                    return
-                raise
+                if self.state < CLOSING:
+                    raise
+                return
             if invitation.expires:
                 self.grant(channel, Grant(channel, expires=invitation.expires))
             self.push(

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from pushserver.auth.keys import Key
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Start
+from pushserver.channels.publication import Draft
 from pushserver.errors import Denied
 from pushserver.hub.hub import Hub
 from pushserver.resources.api_methods import Methods
@@ -224,19 +225,14 @@ class TestAdmission:
         assert "subs" not in reply["connect"]
         assert client.session.channels == set()
 
-    def test_leaves_one_that_is_joined(self, cluster: Cluster, node: Node) -> None:
+    def test_leaves_one_of_two(self, cluster: Cluster, node: Node) -> None:
         connect_as(node, "ann", "first", "second")
         client = Client(node, connect=False)
         client.say({"id": 1, "connect": {}})
-        edge = cluster.edges[0]
-        assert edge.link is not None
-        edge.link.bring_up()
-        edge.link.bring_down()
-        (joined,) = client.session.channels
-        client.session.unsubscribe(joined, 2000, "")
+        client.session.unsubscribe("first", 2000, "")
         cluster.settle()
-        reply = next(each for each in client.transport.take() if "connect" in each)
-        assert set(reply["connect"]["subs"]) == {"first", "second"} - {joined}
+        (reply,) = client.transport.take()
+        assert set(reply["connect"]["subs"]) == client.session.channels == {"second"}
 
     def test_namespace_joins_one_more(self, cluster: Cluster, node: Node) -> None:
         connect_as(node, "ann", "first", "third")
@@ -291,3 +287,113 @@ def test_hub_forgets_arrivals(cluster: Cluster, node: Node) -> None:
     cluster.settle()
     assert hub._arrivals == {}
     assert hub.channels_of(client.session) == {"a"}
+
+
+class TestSeveralOrdersForOneChannel:
+    """They come while the channel is loaded."""
+
+    @pytest.fixture
+    def published(self, cluster: Cluster) -> None:
+        for n in range(5):
+            cluster.node.publish_at_once(Draft("a", b"%d" % n))
+
+    def test_two_joins_are_one(self, cluster: Cluster, published: None) -> None:
+        client = client_of(cluster)
+        for _ in range(2):
+            run(client.session.invite("a", Invitation(initial=3)))
+        cluster.settle()
+        pushes = client.pushes()
+        assert [p["pub"]["offset"] for p in pushes if "pub" in p] == [3, 4, 5]
+        assert sum("subscribe" in p for p in pushes) == 1
+
+    def test_two_joins_of_a_namespace_are_one(self, cluster: Cluster, published: None) -> None:
+        connect_as(cluster.edges[0].node, "ann")
+        client = IoClient(cluster.edges[0].node, "")
+        namespace = client.session.namespaces["/"]
+        for _ in range(2):
+            run(namespace.invite("a", Invitation(initial=3)))
+        cluster.settle()
+        assert len(client.take()) == 3
+
+    @pytest.mark.parametrize("of_namespace", [False, True])
+    def test_join_after_a_leave_counts(self, cluster: Cluster, of_namespace: bool) -> None:
+        node = cluster.edges[0].node
+        peer: Any = client_of(cluster).session
+        if of_namespace:
+            peer = IoClient(node, "").session.namespaces["/"]
+        invitation = Invitation(info=b'{"chan":1}', expires=cluster.time.now + 100)
+        run(peer.invite("a", invitation))
+        peer.unsubscribe("a", 2000, "")
+        run(peer.invite("a", invitation))
+        cluster.settle()
+        assert peer.channels == {"a"}
+        assert len(node.presence._infos) == 1
+        if of_namespace:
+            assert peer.ends
+        else:
+            assert peer.invited == {"a"}
+            assert set(peer.grants) == {"a"}
+
+    def test_join_after_a_leave_is_passed_to_the_worker(self, cluster: Cluster) -> None:
+        client = client_of(cluster)
+        run(client.session.invite("a"))
+        cluster.settle()
+        client.transport.take()
+        (peer,) = [p for p in cluster.node.sessions if p.info.client == client.session.info.client]
+        peer.unsubscribe("a", 2000, "out")
+        run(peer.invite("a"))
+        cluster.settle()
+        kinds = [kind for push in client.pushes() for kind in push if kind != "channel"]
+        assert kinds == ["unsubscribe", "subscribe"]
+        assert client.session.channels == {"a"}
+
+    def test_leave_and_join_before_the_connect_reply(self, cluster: Cluster, node: Node) -> None:
+        connect_as(node, "ann", "a", "b")
+        client = Client(node, connect=False)
+        client.say({"id": 1, "connect": {}})
+        client.session.unsubscribe("a", 2000, "")
+        run(client.session.invite("a"))
+        cluster.settle()
+        (value,) = client.transport.take()
+        assert set(value["connect"]["subs"]) == {"a", "b"}
+
+
+class TestPublicationBeforeTheConnectReply:
+    """Another channel of the client is still loaded when it comes: clients would drop it."""
+
+    def test_comes_after_it(self, cluster: Cluster, node: Node) -> None:
+        connect_as(node, "ann", "a", "b")
+        client = Client(node, connect=False)
+        client.say({"id": 1, "connect": {}})
+        self.publish_between(cluster, client.session)
+        cluster.settle()
+        reply, *pushes = client.transport.take()
+        assert set(reply["connect"]["subs"]) == client.session.channels == {"a", "b", "c"}
+        # Those before the subscription are history, as for each client that subscribes.
+        for channel in "ab":
+            got = [push for push in pushes if push["push"]["channel"] == channel]
+            assert reply["connect"]["subs"][channel].get("offset", 0) + len(got) == 2
+
+    def test_comes_after_the_answer_of_socketio(self, cluster: Cluster, node: Node) -> None:
+        connect_as(node, "ann", "a", "b")
+        client = IoClient(node)
+        assert client.say("40/x,") == []
+        self.publish_between(cluster, client.session.namespaces["/x"])
+        cluster.settle()
+        answer, *_ = client.take()
+        assert answer.startswith('40/x,{"sid"')
+        assert client.session.namespaces["/x"].channels == {"x", "a", "b", "c"}
+
+    def publish_between(self, cluster: Cluster, peer: Any) -> None:
+        """Publish before and after the worker has these channels, and before it has `c`."""
+        edge = cluster.edges[0]
+        assert edge.link is not None
+        for channel in "abx":
+            cluster.node.publish_at_once(Draft(channel, b"1"))
+        edge.link.bring_up()
+        run(peer.invite("c"))
+        edge.link.bring_down()
+        for channel in "abx":
+            cluster.node.publish_at_once(Draft(channel, b"2"))
+        edge.link.bring_down()
+        cluster.time.pass_on()
