@@ -19,6 +19,7 @@ from pushserver.protocols.centrifuge import CommandError, SubscribePosition, Sub
 from pushserver.sessions.connecting import identify
 from pushserver.sessions.expiry import ttl
 from pushserver.sessions.history_request import history_result
+from pushserver.sessions.loading import load_together
 from pushserver.sessions.refreshing import (
     grant_of,
     invitation_of,
@@ -107,7 +108,9 @@ async def _admit(
             await invite_by_token(session)
         subs: dict[str, SubscribeResult] = {}
         left = FIRST_BYTES
-        await _load_invited(session, before)
+        await load_together(
+            session.node, lambda: session.invited, lambda: _is_ahead(session, before)
+        )
         while missing := session.invited - session.channels:
             for name in missing:
                 if name not in session.invited:
@@ -127,20 +130,12 @@ async def _admit(
     return {name: sub for name, sub in subs.items() if name in session.audiences}
 
 
-async def _load_invited(session: Session, before: Mapping[str, SubscribePosition]) -> None:
-    """Load all channels that the client is invited to, also meanwhile.
-
-    It then joins them and gets the connect reply in one turn of the reactor: a publication that
-    came before the reply would be lost, as clients do not know its channel yet.
-    """
-    history, loaded = session.node.history, None
-    while session.invited and (names := tuple(sorted(session.invited))) != loaded:
-        ahead = any(
-            name in before and before[name].offset > history.top(name) and before[name].recover
-            for name in names
-        )
-        await session.node.load(names, ahead)
-        loaded = names
+def _is_ahead(session: Session, before: Mapping[str, SubscribePosition]) -> bool:
+    top = session.node.history.top
+    return any(
+        before[name].recover and before[name].offset > top(name)
+        for name in session.invited & before.keys()
+    )
 
 
 async def _join_invited(

@@ -19,6 +19,7 @@ from pushserver.protocols.socketio import RESERVED, Values
 from pushserver.protocols.socketio_formats import UNNAMED, EngineFormat, NamespaceFormat
 from pushserver.sessions.base import CLOSED, CONNECTING, OPEN
 from pushserver.sessions.callbacks import USUAL, Answered, Broadcast, Invitation
+from pushserver.sessions.loading import load_together
 from pushserver.sessions.node import Node, new_id
 from pushserver.sessions.recovery import Return, make_pid
 from pushserver.sessions.visit import Visit
@@ -186,7 +187,7 @@ class Namespace:
         TooMany if the client may not enter any more after the channels were loaded.
         """
         node = self.node
-        await self._load_invited()
+        await load_together(node, self._wanted, self._is_ahead)
         joined, pid = [], ""
         if self.channel:
             pid, rows = await self._join_own(self.invited.pop(self.channel, USUAL))
@@ -218,23 +219,17 @@ class Namespace:
             if channel not in first:
                 send()
 
-    async def _load_invited(self) -> None:
-        """Load all channels that the client will be in, also those that are added meanwhile.
+    def _wanted(self) -> set[str]:
+        """The channels that the client joins when it is admitted."""
+        return self.invited.keys() | ({self.channel} if self.channel else set())
 
-        It then joins them and gets its answer in one turn of the reactor: clients drop events that
-        come before the answer. If there is no room for all, each is joined as far as there is.
-        """
-        history, loaded = self.node.history, None
-        while (names := tuple(sorted(self.invited.keys() | {self.channel} - {""}))) != loaded:
-            returning = self._returning
-            ahead = (
-                returning is not None
-                and bool(self.channel)
-                and returning.position.offset > history.top(self.channel)
-            )
-            with suppress(LimitExceeded):
-                await self.node.load(names, ahead)
-            loaded = names
+    def _is_ahead(self) -> bool:
+        returning = self._returning
+        return (
+            returning is not None
+            and bool(self.channel)
+            and returning.position.offset > self.node.history.top(self.channel)
+        )
 
     def end(self, reason: str) -> None:
         """Leave all channels, and forget the client."""

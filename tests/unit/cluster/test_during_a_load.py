@@ -1,4 +1,4 @@
-"""Subscriptions that are ended, or not permitted any more, while their channels are loaded."""
+"""Orders and rules that change the channels of a peer while some of them are loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from twisted.internet.defer import Deferred
 
+from pushserver.auth.identity import Identity
 from pushserver.auth.keys import Key
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Start
@@ -16,13 +17,14 @@ from pushserver.errors import Denied
 from pushserver.hub.hub import Hub
 from pushserver.resources.api_methods import Methods
 from pushserver.sessions.callbacks import Invitation
+from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.sessions.orders import Subscribe, Unsubscribe, carry_out
 from pushserver.sessions.recheck import Recheck
 from tests.unit.fakes.cluster import Cluster, run
 from tests.unit.fakes.socketio import IoClient
-from tests.unit.fakes.tools import Client, Reader, Time, make_broker
+from tests.unit.fakes.tools import LINES, Client, FakeTransport, Reader, Time, make_broker
 
 OPTIONS = ChannelOptions()
 
@@ -126,14 +128,12 @@ def test_room_of_socketio_is_not_entered(cluster: Cluster, node: Node) -> None:
 
 
 def test_stream_ends(cluster: Cluster, node: Node) -> None:
-    reader = Reader(node)
-    reader.stream.info.__init__(reader.stream.info.client, "ann")  # type: ignore[misc]
-    node.sessions.leave(reader.stream)
-    node.sessions.enter(reader.stream)
-    run(reader.stream.follow(["b", "a"], Start()))
+    transport = FakeTransport(LINES)
+    stream = Stream(node, transport, Identity("ann"))
+    run(stream.follow(["b", "a"], Start()))
     unsubscribe(node)
     cluster.settle()
-    assert reader.closed is not None
+    assert transport.closed is not None
     assert node.hub.channels() == {}
 
 
@@ -234,15 +234,19 @@ class TestAdmission:
         (reply,) = client.transport.take()
         assert set(reply["connect"]["subs"]) == client.session.channels == {"second"}
 
+    def test_pushes_no_end_before_the_reply(self, cluster: Cluster, node: Node) -> None:
+        client = Client(node, connect=False)
+        client.session.start_connect()
+        run(client.session.join("a", None, 0))
+        cluster.settle()
+        assert client.session.unsubscribe("a", 2000, "")
+        assert client.transport.take() == []
+
     def test_namespace_joins_one_more(self, cluster: Cluster, node: Node) -> None:
         connect_as(node, "ann", "first", "third")
         client = IoClient(node)
         assert client.say("40/chess,") == []
         namespace = client.session.namespaces["/chess"]
-        edge = cluster.edges[0]
-        assert edge.link is not None
-        edge.link.bring_up()
-        edge.link.bring_down()
         run(namespace.invite("second"))
         namespace.unsubscribe("third", 2000, "")
         cluster.settle()
