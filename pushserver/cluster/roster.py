@@ -127,7 +127,7 @@ class Roster(Directory):
     def announce(self, chan_info: Callable[[str, Subscriber], bytes]) -> None:
         """Report all peers over a new link."""
         for number, peer in self._peers.items():
-            self._tell_entered(number, peer)
+            self._tell_entered(number, peer, getattr(peer, "connected", True))
             for audience in peer.audiences.values():
                 for channel in audience.tops:
                     self._calls.tell(Joined(number, channel, chan_info(channel, peer)))

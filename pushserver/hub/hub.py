@@ -193,16 +193,19 @@ class Hub:
         position: Position | None,
         last: int,
         past: bool = True,
+        once: bool = False,
     ) -> Joined:
         """Add the subscriber; return the publications to send before any live one.
 
         They are those after `position`, or without a position the `last` ones, if it may read them
         (`past`). Raises LimitExceeded if the server keeps no more channels, Unavailable,
-        Unsubscribed if `unsubscribe` was called meanwhile, and the error of a subscriber that has
-        ended meanwhile.
+        Unsubscribed if `unsubscribe` was called meanwhile, or with `once` if it has come into the
+        channel meanwhile, and the error of a subscriber that has ended meanwhile.
         """
         ahead = position is not None and position.offset > self.history.top(channel)
         await self._arrive(subscriber, channel, (channel,), ahead)
+        if once and channel in subscriber.audiences:
+            raise Unsubscribed(f"another subscription to {channel} has begun")
         self._join(subscriber, channel, (channel,))
         log = self.history.channels[channel]
         if position is None:

@@ -50,7 +50,7 @@ from pushserver.sessions.orders import (
     Subscribe,
     Unsubscribe,
     carry_out,
-    sessions,
+    invitations,
 )
 
 
@@ -258,9 +258,8 @@ class Methods:
                 raise CommandError(centrifuge.UNRECOVERABLE, message)
         invitation = replace(invitation, position=position)
         order = Subscribe(*_connections(call), channel, invitation)
-        for session in sessions(self._node, order):
-            if session.connected:
-                await session.invite(channel, invitation)
+        for session, planned in invitations(self._node, order):
+            await session.invite(channel, planned)
         await self._node.tell_others(order)
         return {}
 

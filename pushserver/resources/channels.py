@@ -18,7 +18,7 @@ from pushserver.resources.as_query import lacks_fragments, representation, wants
 from pushserver.resources.bulk import Bulks
 from pushserver.resources.channel_list import ChannelListResource
 from pushserver.resources.fragments import Fragments
-from pushserver.resources.history import argument, fragments, history
+from pushserver.resources.history import Reading, argument, fragments, history
 from pushserver.resources.live_pages import MOST_ON_A_PAGE, LivePages
 from pushserver.resources.permissions import PermissionsResource
 from pushserver.resources.publish import publish, publish_at_once
@@ -147,9 +147,7 @@ class ChannelResource(LeafResource):
         return publish_at_once(request, self._name, context.node, context.gate, body)
 
     def _history(self, request: Request, name: str, identity: Identity) -> Answer:
-        self._context.gate.check_reader(request, identity, (name,), "history")
-        context = self._context
-        return history(request, name, context.node, identity, context.elsewhere)
+        return history(self._reading(request, name, identity))
 
     def _fragments(
         self,
@@ -158,9 +156,11 @@ class ChannelResource(LeafResource):
         encode: Callable[[Publication], bytes],
         identity: Identity,
     ) -> Answer:
-        self._context.gate.check_reader(request, identity, (name,), "history")
+        return fragments(self._reading(request, name, identity), encode)
+
+    def _reading(self, request: Request, name: str, identity: Identity) -> Reading:
         context = self._context
-        return fragments(request, name, context.node, encode, context.elsewhere)
+        return Reading(request, name, context.node, context.gate, identity, context.elsewhere)
 
     def _publish(self, request: Request, name: str, identity: Identity) -> Answer:
         context = self._context

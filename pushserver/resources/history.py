@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -19,6 +20,7 @@ from pushserver.protocols.formats import (
     history_object,
     publication_objects,
 )
+from pushserver.sessions.arriving import arrive
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
 from pushserver.sessions.replay_cache import FIRST_BYTES, fitting
@@ -74,74 +76,87 @@ def _since(request: Request) -> str | None:
     return argument(request, "since")
 
 
-def history(
-    request: Request, name: str, node: Node, identity: Identity, elsewhere: IResource | None = None
-) -> Answer:
-    """Answer with the history of a channel, or wait for its next publication with `wait=`.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A request for the history of a channel.
 
     `elsewhere` answers for a channel that has no room here; None in the process with the log.
     """
+
+    request: Request
+    name: str
+    node: Node
+    gate: Gate
+    identity: Identity
+    elsewhere: IResource | None = None
+
+    def check(self) -> None:
+        """Raise Denied if the reader may not read the history."""
+        self.gate.check_reader(self.request, self.identity, (self.name,), "history")
+
+    def checked_again(self) -> Reading:
+        """The same by the present configuration, which may have changed; raises Denied."""
+        current = replace(self, identity=self.gate.current(self.identity))
+        current.check()
+        return current
+
+
+def history(reading: Reading) -> Answer:
+    """Answer with the history of a channel, or wait for its next publication with `wait=`.
+
+    Raises Denied.
+    """
+    reading.check()
+    request, node = reading.request, reading.node
     limits = node.limits
     start = stream_start(request, limits.read_limit)
     limit = number(request, "limit", limits.read_limit)
     wait = number(request, "wait", limits.wait_seconds) or 0
     request.setHeader(b"content-type", JSON.encode())
     request.setHeader(b"cache-control", b"no-store")
-    answer = partial(_read, request, name, node, start, limit, wait, identity)
-    return _when_loaded(request, name, node, answer, elsewhere)
+    return _when_loaded(reading, partial(_read, start, limit, wait))
 
 
-def _when_loaded(
-    request: Request,
-    name: str,
-    node: Node,
-    answer: Callable[[], Answer],
-    elsewhere: IResource | None,
-) -> Answer:
+def _when_loaded(reading: Reading, answer: Callable[[Reading], Answer]) -> Answer:
     """Answer when the history of a channel is here."""
-
-    def go_on(is_here: bool) -> Answer:
-        if is_here or elsewhere is None:
-            return answer()
-        relayed: Answer = elsewhere.render(request)
-        return relayed
-
-    loaded = coroutines.start(_load(name, node, elsewhere))
-    return go_on(loaded) if isinstance(loaded, bool) else _later(request, loaded, go_on)
+    loaded = coroutines.start(_load(reading))
+    if isinstance(loaded, bool):
+        return _go_on(reading, loaded, answer)
+    return _later(reading, loaded, answer)
 
 
-async def _load(name: str, node: Node, elsewhere: IResource | None) -> bool:
+def _go_on(reading: Reading, is_here: bool, answer: Callable[[Reading], Answer]) -> Answer:
+    if is_here or reading.elsewhere is None:
+        return answer(reading)
+    relayed: Answer = reading.elsewhere.render(reading.request)
+    return relayed
+
+
+async def _load(reading: Reading) -> bool:
     """Have the channel here; return whether it has room here, or raise without `elsewhere`."""
     try:
         # With a publication whose author was told so by another process, too.
-        await node.load((name,), fresh=True)
+        await reading.node.load((reading.name,), fresh=True)
     except LimitExceeded:
-        if elsewhere is None:
+        if reading.elsewhere is None:
             raise
         return False
     return True
 
 
 async def _later(
-    request: Request, loaded: Awaitable[bool], answer: Callable[[bool], Answer]
+    reading: Reading, loading: Awaitable[bool], answer: Callable[[Reading], Answer]
 ) -> bytes | int:
-    is_here = await loaded
-    if request.channel is None:
+    is_here = await arrive(reading.node, reading.identity, (reading.name,), loading)
+    if reading.request.channel is None:
         raise Refusal(400, "the client is gone")
-    result = answer(is_here)
+    result = _go_on(reading.checked_again(), is_here, answer)
     return result if isinstance(result, (bytes, int)) else await result
 
 
-def _read(
-    request: Request,
-    name: str,
-    node: Node,
-    start: Start,
-    limit: int | None,
-    wait: int,
-    identity: Identity,
-) -> Answer:
+def _read(start: Start, limit: int | None, wait: int, reading: Reading) -> Answer:
     """Answer from the history that is loaded."""
+    request, name, node = reading.request, reading.name, reading.node
     wanted = Start(oldest=True) if start == Start() else start
     answer = node.history.read((name,), wanted, limited=False)
     rows, reason = answer.publications, answer.reason
@@ -149,7 +164,7 @@ def _read(
     waits = wait and limit != 0 and request.method != b"HEAD"
     if waits and not rows and not reason:
         check_no_navigation(request)
-        return _long_poll(request, name, node, start, limit, wait, identity)
+        return _long_poll(start, limit, wait, reading)
     return _answer(request, name, node, rows, limit, reason)
 
 
@@ -181,23 +196,16 @@ def _answer(
     return NOT_DONE_YET
 
 
-def fragments(
-    request: Request,
-    name: str,
-    node: Node,
-    encode: Callable[[Publication], bytes],
-    elsewhere: IResource | None = None,
-) -> Answer:
-    """Answer with retained publications as HTML, each as `encode` makes it.
-
-    `elsewhere`: see `history`.
-    """
+def fragments(reading: Reading, encode: Callable[[Publication], bytes]) -> Answer:
+    """Answer with retained publications as HTML, each as `encode` makes it; raises Denied."""
+    reading.check()
+    request, name, node = reading.request, reading.name, reading.node
     start = stream_start(request, node.limits.read_limit)
     limit = number(request, "limit", node.limits.read_limit)
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"cache-control", b"no-store")
 
-    def answer() -> Answer:
+    def answer(_: Reading) -> Answer:
         wanted = Start(oldest=True) if start == Start() else start
         answer = node.history.read((name,), wanted, limited=False)
         rows = answer.publications if limit is None else answer.publications[:limit]
@@ -211,7 +219,7 @@ def fragments(
         Portions(request, _fragment_portions(rows, encode)).start()
         return NOT_DONE_YET
 
-    return _when_loaded(request, name, node, answer, elsewhere)
+    return _when_loaded(reading, answer)
 
 
 def tell_cursor(request: Request, node: Node, gate: Gate, name: str, identity: Identity) -> None:
@@ -250,16 +258,9 @@ def _portions(
     yield behind
 
 
-def _long_poll(
-    request: Request,
-    name: str,
-    node: Node,
-    start: Start,
-    limit: int | None,
-    wait: int,
-    identity: Identity,
-) -> Deferred[bytes]:
+def _long_poll(start: Start, limit: int | None, wait: int, reading: Reading) -> Deferred[bytes]:
     """Wait for a publication; called in the same turn in which the history was read."""
+    request, name, node = reading.request, reading.name, reading.node
     node.hub.check_room((name,))
     answer: Deferred[bytes] = Deferred()
     log = node.history
@@ -267,7 +268,7 @@ def _long_poll(
     # If none comes, the reader gets its own cursor back.
     cursor = start.since or log.cursor((name,))
     nothing = history_object(name, (), channel.epoch, channel.top, str(cursor), "")
-    poll = LongPoll(node, name, answer.callback, answer.errback, nothing, limit, identity)
+    poll = LongPoll(node, name, answer.callback, answer.errback, nothing, limit, reading.identity)
 
     def gone(_: object) -> None:
         poll.leave()

@@ -115,6 +115,8 @@ class OwnPage(LeafResource):
             await loading
             if request.channel is None:
                 raise Refusal(400, "the client is gone")
+            # The rules may have changed meanwhile.
+            reading.identity = self._context.gate.current(reading.identity)
             try:
                 return self._render(request, reading)
             except Pending as pending:
@@ -175,7 +177,7 @@ class Reading:
         self.position = ""
         self.own_nonce = ""
         self._context = context
-        self._identity = identity
+        self.identity = identity
         self._is_personal = bool(identity.user)
         self._loaded: set[str] = set()
         self._bytes = 0
@@ -197,7 +199,7 @@ class Reading:
             "last": self.last,
             "nonce": self.nonce,
             "token": self.token,
-            "user": self._identity.user,
+            "user": self.identity.user,
         }
 
     def cursor(self, channel: str, *others: str) -> str:
@@ -255,7 +257,7 @@ class Reading:
         Empty for a viewer without a user, who needs none. It ends with the credentials of the
         viewer, if they end earlier.
         """
-        issuer, identity = self._context.issuer, self._identity
+        issuer, identity = self._context.issuer, self.identity
         if not issuer.secret:
             raise ValueError(NO_SECRET)
         self._is_personal = True
@@ -269,7 +271,7 @@ class Reading:
 
     def _problem(self, channel: str, action: Action) -> str:
         try:
-            self._context.gate.check_readable(self._identity, (channel,), action)
+            self._context.gate.check_readable(self.identity, (channel,), action)
         except PushServerError as error:
             return str(error)
         return ""

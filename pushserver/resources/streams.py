@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.web.server import Request
 
@@ -13,12 +14,15 @@ from pushserver.protocols.representations import Representation
 from pushserver.resources.as_query import websocket_format
 from pushserver.resources.fragments import Fragments
 from pushserver.resources.history import stream_start
+from pushserver.sessions.arriving import arrive
 from pushserver.sessions.base import Transport
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.node import Node
 from pushserver.web.checks import check_no_navigation
 from pushserver.web.gate import Gate
 from pushserver.web.resource import EVENT_STREAM, LINES, Answer, Open, Refusal, WebSocket, wants
+
+Maker = Callable[[Transport[StreamFormat]], Stream]
 
 NAMES = {EVENT_STREAM: "sse", LINES: "http_stream"}
 """The names of the transports for the application."""
@@ -63,13 +67,8 @@ class Streams:
         format_ = websocket_format(self._fragments, request, names)
 
         def answer(identity: Identity) -> Answer:
-            maker = self._maker(request, names, identity)
-            return self._when_kept(
-                request,
-                names,
-                lambda: self._open_websocket(request, format_, maker),
-                in_stream=True,
-            )
+            start = partial(self._open_websocket, request, format_)
+            return self._when_kept(request, names, identity, start, in_stream=True)
 
         return self._gate.identified(request, "websocket", answer)
 
@@ -93,17 +92,16 @@ class Streams:
         check_no_navigation(request)
 
         def answer(identity: Identity) -> Answer:
-            maker = self._maker(request, names, identity)
-            request.setHeader(b"content-type", wanted.encode())
-            request.setHeader(b"cache-control", b"no-store")
+            def start(maker: Maker) -> int:
+                _head(request, wanted)
+                return self._open_response(request, format_, maker)
+
             if request.method == b"HEAD":
+                self._maker(request, names, identity)
+                _head(request, wanted)
                 return b""
-            return self._when_kept(
-                request,
-                names,
-                lambda: self._open_response(request, format_, maker),
-                in_stream=wanted == EVENT_STREAM,
-            )
+            in_stream = wanted == EVENT_STREAM
+            return self._when_kept(request, names, identity, start, in_stream)
 
         return self._gate.identified(request, NAMES[wanted], answer)
 
@@ -111,39 +109,42 @@ class Streams:
         self,
         request: Request,
         names: tuple[str, ...],
-        answer: Callable[[], int],
+        identity: Identity,
+        start: Callable[[Maker], int],
         in_stream: bool,
     ) -> Answer:
-        """Answer with a stream when its channels are here; raises LimitExceeded and Unavailable.
+        """Start a stream when its channels are here; raises LimitExceeded and Unavailable.
 
         `in_stream`: if they cannot be had for now, the stream begins, and ends with the reason. An
         EventSource would stay away after a refusal, and a page does not see why its WebSocket was
         refused.
         """
+        maker = self._maker(request, names, identity)
         if self._node.has(names):
-            return answer()
-        return self._when_loaded(request, names, answer, in_stream)
+            return start(maker)
+        return self._when_loaded(request, names, identity, start, in_stream)
 
     async def _when_loaded(
         self,
         request: Request,
         names: tuple[str, ...],
-        answer: Callable[[], int],
+        identity: Identity,
+        start: Callable[[Maker], int],
         in_stream: bool,
     ) -> int:
         node = self._node
+        loading = node.hub.load(names, stream_start(request, node.limits.read_limit))
         try:
-            await node.hub.load(names, stream_start(request, node.limits.read_limit))
+            await arrive(node, identity, names, loading)
         except Unavailable as error:
             if isinstance(error, LimitExceeded) or not in_stream:
                 raise
         if request.channel is None:
             raise Refusal(400, "the client is gone")
-        return answer()
+        # The rules may have changed meanwhile.
+        return start(self._maker(request, names, self._gate.current(identity)))
 
-    def _maker(
-        self, request: Request, names: tuple[str, ...], identity: Identity
-    ) -> Callable[[Transport[StreamFormat]], Stream]:
+    def _maker(self, request: Request, names: tuple[str, ...], identity: Identity) -> Maker:
         """Return the function that makes the requested stream for its transport."""
         node, gate = self._node, self._gate
         gate.check_reader(request, identity, names)
@@ -161,3 +162,8 @@ class Streams:
             return stream
 
         return make_stream
+
+
+def _head(request: Request, media: str) -> None:
+    request.setHeader(b"content-type", media.encode())
+    request.setHeader(b"cache-control", b"no-store")

@@ -26,6 +26,7 @@ class Invitation:
     None for the channel's option.
     `join_leave`: whether it gets the joins and leaves of others, None for the channel's option
     `force_push_join_leave`. `expires`: the Unix time at which the subscription ends, 0 for never.
+    `user`: the user at its admission, if the invitation of a client is for that one alone.
     """
 
     data: bytes = b""
@@ -34,6 +35,7 @@ class Invitation:
     join_leave: bool | None = None
     expires: float = 0.0
     initial: int | None = None
+    user: str = ""
 
 
 USUAL = Invitation()
@@ -131,8 +133,8 @@ class ClientSession(Protocol):
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         """Subscribe the client to a channel; before the connect reply, as a part of the reply.
 
-        Does nothing if the client is in the channel, or leaves meanwhile. An invitation other than
-        the default is only for a client that is connected. Raises LimitExceeded and Unavailable.
+        Does nothing if the client is in the channel, or leaves meanwhile. Raises LimitExceeded and
+        Unavailable.
         """
 
     def prolong(self, expires: float) -> None:

@@ -115,6 +115,9 @@ async def _admit(
             for name in missing:
                 if name not in session.invited:
                     continue
+                if invitation_of(session, name).user not in ("", session.info.user):
+                    session.leave(name)
+                    continue
                 with suppress(Unsubscribed):
                     subs[name] = await _join_invited(session, name, before, left)
                     left -= _size(subs[name])
@@ -150,6 +153,8 @@ async def _join_invited(
         joined = await session.join(channel, position, 0, invitation.join_leave, past)
         return _subscribed(session, channel, joined, position, most)
     joined, rows = await session.join_by_server(channel, invitation)
+    if invitation.expires:
+        session.grant(channel, Grant(channel, expires=invitation.expires))
     session.push_rows_after_reply(channel, rows)
     result = _subscribed(session, channel, joined, None)
     return result if not invitation.data else structs.replace(result, data=Raw(invitation.data))
@@ -165,16 +170,26 @@ async def subscribe(session: Session, text: bytes) -> Struct:
     if handled:
         await session.node.handlers.subscribe(session, channel, _text(request.data))
         _check_again(session, "subscribe", channel, grant)
-    # The client's own subscription replaces one by the server.
-    session.leave(channel)
     position = Position(request.epoch, request.offset) if request.recover else None
-    # The rest up to the reply runs in one turn of the reactor: no publication comes between.
-    if grant is not None and grant.info:
-        session.node.presence.describe(channel, session, grant.info)
-    wanted = request.join_leave and session.may("presence", channel, grant)
-    join_leave = join_leave_of(grant) or wanted or None
-    past = session.may("history", channel, grant)
-    joined = await session.join(channel, position, last, join_leave, past)
+    # The rest from the last join to the reply runs in one turn of the reactor: no publication comes
+    # between.
+    joined = None
+    while joined is None:
+        # The client's own subscription replaces one by the server.
+        session.leave(channel)
+        if grant is not None and grant.info:
+            session.node.presence.describe(channel, session, grant.info)
+        wanted = request.join_leave and session.may("presence", channel, grant)
+        join_leave = join_leave_of(grant) or wanted or None
+        past = session.may("history", channel, grant)
+        try:
+            joined = await session.join(channel, position, last, join_leave, past)
+        except Unsubscribed:
+            # One by the server may have begun while the channel was loaded.
+            if channel not in session.channels:
+                raise
+    # One that was ordered meanwhile is not needed any more.
+    session.invited.discard(channel)
     try:
         _check_again(session, "subscribe", channel, grant)
     except PushServerError:
@@ -292,13 +307,16 @@ async def publish(session: Session, text: bytes) -> Struct:
 async def history(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.HistoryRequest)
     channel = await _readable(session, "history", request.channel)
-    return await history_result(session.node, channel, request)
+    result = await history_result(session.node, channel, request)
+    _check_still(session, "history", channel)
+    return result
 
 
 async def presence(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.ChannelRequest)
     channel = await _readable(session, "presence", request.channel)
     clients = await session.node.presence.clients(channel)
+    _check_still(session, "presence", channel)
     return centrifuge.PresenceResult(
         {name: centrifuge.info(client) for name, client in clients.items()}
     )
@@ -307,7 +325,9 @@ async def presence(session: Session, text: bytes) -> Struct:
 async def presence_stats(session: Session, text: bytes) -> Struct:
     request = centrifuge.request(text, centrifuge.ChannelRequest)
     channel = await _readable(session, "presence", request.channel)
-    return centrifuge.PresenceStatsResult(*await session.node.presence.stats(channel))
+    stats = await session.node.presence.stats(channel)
+    _check_still(session, "presence", channel)
+    return centrifuge.PresenceStatsResult(*stats)
 
 
 async def rpc(session: Session, text: bytes) -> Struct:
@@ -365,6 +385,12 @@ def _check_again(
     if grant is not None:
         session.node.identification.check_proof(grant.proof)
     session.node.permissions.check(action, channel, session.identity, grant, member)
+
+
+def _check_still(session: Session, action: Action, channel: str) -> None:
+    """The same after the answer was found, which may have taken a while."""
+    grant, member = session.token_grant(channel), channel in session.channels
+    _check_again(session, action, channel, grant, member)
 
 
 def _subscribe_data(text: bytes) -> centrifuge.SubscribeData:

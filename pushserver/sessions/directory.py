@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol, cast
 
+from pushserver.auth.identity import Identity
+from pushserver.channels.publication import ClientInfo
 from pushserver.hub.audience import Subscriber
-from pushserver.hub.hub import Hub
-from pushserver.protocols.centrifuge import FORCE_NO_RECONNECT
 from pushserver.sessions.callbacks import ClientSession
 
 
-class Reader(Subscriber, Protocol):
-    """A stream or a long-poll."""
+class Reader(Protocol):
+    """A stream, a long-poll, or a request that may become one of them."""
 
     __slots__ = ()
+
+    @property
+    def info(self) -> ClientInfo:
+        """The ids of the client and its user."""
+
+    @property
+    def identity(self) -> Identity:
+        """Its identity, by which it may read."""
 
     def end(self, code: int, reason: str) -> None:
         """End it with the reason, where the protocol has a place for that."""
 
+    def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
+        """End it if it reads the channel; False otherwise.
 
-def end_without(reader: Reader, channel: str, hub: Hub) -> None:
-    """End a reader that may not read the channel any more, if it has it, or is about to.
-
-    A stream is for all of its channels or none.
-    """
-    if channel in hub.channels_of(reader):
-        reader.end(FORCE_NO_RECONNECT, f"unsubscribed from {channel}")
+        A stream is for all of its channels or none.
+        """
 
 
 class Directory:
@@ -66,8 +71,7 @@ class Directory:
                 del self._by_user[session.info.user]
 
     def by_client(self, client: str) -> Subscriber | None:
-        """The session of this client."""
-        # Each session is a subscriber, too.
+        """The session of this client, which is a subscriber, too."""
         return cast("Subscriber | None", self._by_client.get(client))
 
     def enter(self, reader: Reader) -> None:
@@ -91,27 +95,16 @@ class Directory:
         """The connected session with this secret."""
         return self._by_secret.get(secret)
 
-    def all_of_user(
-        self, user: str, client: str | None = None, secret: str | None = None
-    ) -> list[ClientSession]:
-        """As `of_user`, and the sessions whose `connect` handler has not returned yet.
-
-        Such a handler has admitted the user as it was before: an end is for these sessions too.
-        """
-        found = dict.fromkeys(self.of_user(user, client, secret))
-        if not client and not secret:
-            found |= {s: None for s in self._not_admitted if s.info.user == user}
-        return list(found)
-
     def of_user(
         self, user: str, client: str | None = None, secret: str | None = None
     ) -> list[ClientSession]:
         """The sessions of the user; with a client or a secret, only the one that has it.
 
-        The empty user has all sessions without a user, and no index.
+        Also those that are about to be admitted: their `connect` handlers or their channels were
+        asked for before. The empty user has all sessions without a user, and no index.
         """
         match = self._by_client.get(client) if client else self._by_secret.get(secret or "")
-        all_of_user = self._by_user.get(user, ()) if user else self
+        all_of_user = (*self._by_user.get(user, ()), *self._not_admitted) if user else self
         return [
             session
             for session in ([match] if client or secret else all_of_user)

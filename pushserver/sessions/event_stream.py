@@ -11,6 +11,7 @@ from pushserver.channels.publication import ClientInfo
 from pushserver.errors import Unavailable
 from pushserver.hub.hub import Following
 from pushserver.protocols.formats import End, Reset, StreamFormat, Subscribed
+from pushserver.sessions.arriving import end_without
 from pushserver.sessions.base import OPEN, Conversation, Transport
 from pushserver.sessions.node import Node
 
@@ -112,6 +113,9 @@ class Stream(Conversation[StreamFormat]):
         if frame := self.format.make_end(End(code, reason)):
             self._transport.write(frame)
         self.disconnect(code, reason)
+
+    def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
+        return end_without(self, channel, self.node.hub)
 
     def shut_down(self) -> None:
         self.disconnect(GOING_AWAY, "the server is shutting down")

@@ -148,9 +148,11 @@ class Identification:
             if key is not None:
                 return self.of_key(key, credentials.address, is_bearer=key is bearer)
             if token is not None:
-                return await self._counting_tokens(
+                found = await self._counting_tokens(
                     self._tokens.connection(token), credentials.address
                 )
+                # The keys may have changed while those of a URL were read.
+                return self.current(found)
             if visit is not None and self._handlers.authenticates:
                 return await self._handlers.authenticate(visit, data)
         except (Denied, Unavailable) as error:

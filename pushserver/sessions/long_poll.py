@@ -10,6 +10,7 @@ from pushserver.channels.publication import ClientInfo
 from pushserver.errors import Unavailable
 from pushserver.hub.audience import Audience, Subscriber
 from pushserver.protocols.formats import HISTORY, Format, cut_history
+from pushserver.sessions.arriving import end_without
 from pushserver.sessions.node import Node, new_id
 
 LONG_POLL = "long-poll"
@@ -102,6 +103,9 @@ class LongPoll(Subscriber):
 
     def end(self, code: int, reason: str) -> None:
         self._finish(self._nothing)
+
+    def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
+        return end_without(self, channel, self._node.hub)
 
     def abort(self) -> None:
         self._finish(self._nothing)

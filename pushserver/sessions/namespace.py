@@ -190,12 +190,12 @@ class Namespace:
         await load_together(node, self._wanted, self._is_ahead)
         joined, pid = [], ""
         if self.channel:
-            pid, rows = await self._join_own(self.invited.pop(self.channel, USUAL))
+            pid, rows = await self._join_own(self._invitation(self.channel) or USUAL)
             joined.append((self.channel, rows))
         while self.invited:
             channel = next(iter(self.invited))
-            invitation = self.invited.pop(channel)
-            if channel not in self.audiences:
+            invitation = self._invitation(channel)
+            if invitation is not None and channel not in self.audiences:
                 with suppress(LimitExceeded, Unsubscribed):
                     joined.append(await self._join(channel, invitation))
         self.check_not_ended()
@@ -218,6 +218,13 @@ class Namespace:
         for send, channel, _ in sends:
             if channel not in first:
                 send()
+
+    def _invitation(self, channel: str) -> Invitation | None:
+        """Take the invitation that waits for the client; None without one, or for another user."""
+        invitation = self.invited.pop(channel, None)
+        if invitation is None or invitation.user in ("", self.info.user):
+            return invitation
+        return None
 
     def _wanted(self) -> set[str]:
         """The channels that the client joins when it is admitted."""

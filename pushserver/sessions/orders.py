@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -11,7 +12,7 @@ from msgspec import Struct
 from pushserver.errors import LimitExceeded, PushServerError
 from pushserver.hub.hub import Hub
 from pushserver.sessions.callbacks import Broadcast, ClientSession, Invitation
-from pushserver.sessions.directory import Directory, Reader, end_without
+from pushserver.sessions.directory import Directory, Reader
 
 
 class Server(Protocol):
@@ -88,8 +89,7 @@ def carry_out(node: Server, order: Order) -> None:
     if isinstance(order, Tell):
         tell(node, Broadcast.of(msgspec.json.decode(order.data), order.event), order.without)
     elif isinstance(order, End):
-        found = node.sessions.all_of_user(order.user, order.client, order.session)
-        for session in found:
+        for session in sessions(node, order):
             if session.info.client not in order.spared:
                 session.disconnect(order.code, order.reason)
         for reader in readers(node, order):
@@ -99,15 +99,28 @@ def carry_out(node: Server, order: Order) -> None:
         for session in sessions(node, order):
             session.unsubscribe(order.channel, order.code, order.reason)
         for reader in readers(node, order):
-            end_without(reader, order.channel, node.hub)
+            reader.unsubscribe(order.channel, order.code, order.reason)
     elif isinstance(order, Subscribe):
-        for session in sessions(node, order):
-            if session.connected:
-                node.run(invite(node, session, order.channel, order.invitation))
+        for session, invitation in invitations(node, order):
+            node.run(invite(node, session, order.channel, invitation))
     else:
         for session in sessions(node, order):
-            if session.connected:
+            if session.connected or order.user:
                 session.prolong(order.expires)
+
+
+def invitations(node: Server, order: Subscribe) -> list[tuple[ClientSession, Invitation]]:
+    """The clients that the order subscribes, each with its invitation.
+
+    One that is about to be admitted is subscribed by its connect reply, if it still is of this
+    user then. Nobody knows yet whose client is one without a user.
+    """
+    planned = replace(order.invitation, user=order.user)
+    return [
+        (session, order.invitation if session.connected else planned)
+        for session in sessions(node, order)
+        if session.connected or order.user
+    ]
 
 
 async def invite(
@@ -132,10 +145,10 @@ def tell(node: Server, broadcast: Broadcast, without: Sequence[str]) -> None:
 
 
 def sessions(node: Server, order: OfUser) -> list[ClientSession]:
-    """The sessions that the order is for."""
+    """The sessions that the order is for, also those that are about to be admitted."""
     return node.sessions.of_user(order.user, order.client, order.session)
 
 
 def readers(node: Server, order: OfUser) -> list[Reader]:
-    """The streams and long-polls that the order is for, none of which has a secret."""
+    """The readers that the order is for, none of which has a secret."""
     return [] if order.session else node.sessions.readers(order.user, order.client)

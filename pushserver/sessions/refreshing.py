@@ -118,10 +118,13 @@ async def grant_of(session: Session, channel: str, token: str) -> Grant:
 
 
 def invitation_of(session: Session, channel: str) -> Invitation:
-    """How the server subscribes the client at its connect: as its token says, if it says so."""
+    """How the server subscribes the client at its connect.
+
+    As an order for it says, or else as its token does.
+    """
     grant = session.identity.subs.get(channel)
-    if grant is None:
-        return USUAL
+    if grant is None or channel in session.planned:
+        return session.planned.get(channel, USUAL)
     return Invitation(grant.data, grant.info, None, join_leave_of(grant))
 
 

@@ -42,6 +42,7 @@ class Session(CommandQueue):
         "grants",
         "identity",
         "invited",
+        "planned",
         "secret",
         "token_user",
         "visit",
@@ -78,6 +79,8 @@ class Session(CommandQueue):
         self.ended_by = ""
         # The channels of subscriptions by the server; before the connect reply, of planned ones.
         self.invited: set[str] = _NONE
+        # How the server subscribes the client by the connect reply, where that is not the usual.
+        self.planned: dict[str, Invitation] = _NO_PLANS
         # Of subscription tokens, and of subscriptions by the server that end.
         self.grants: dict[str, Grant] = _NO_GRANTS
         # The user of the token in the `connect` command; None without one.
@@ -101,7 +104,7 @@ class Session(CommandQueue):
         """Let the application decide whether to admit the client."""
         self.state = CONNECTING
         # Discard invitations and messages of an earlier connect that was refused.
-        self.invited, self._after_reply = _NONE, ()
+        self.invited, self.planned, self._after_reply = _NONE, _NO_PLANS, ()
 
     def become(self, identity: Identity) -> None:
         """Set the identity, before the `connect` handler."""
@@ -123,7 +126,7 @@ class Session(CommandQueue):
     def open(self) -> None:
         """Admit the client; its connect reply follows."""
         self.state = OPEN
-        self.visit, self.credentials = UNKNOWN, NOTHING
+        self.visit, self.credentials, self.planned = UNKNOWN, NOTHING, _NO_PLANS
         self.node.sessions.identify(self)
         self.node.users.enter(self.info.user)
         plan(self)
@@ -159,6 +162,9 @@ class Session(CommandQueue):
 
     def prolong(self, expires: float) -> None:
         self.identity = replace(self.identity, expires=expires)
+        if not self.connected:
+            # The connect reply has the end.
+            return
         plan(self)
         if self.refreshes:
             self.push(centrifuge.refresh_push(ttl(expires, self.node)))
@@ -237,7 +243,7 @@ class Session(CommandQueue):
         """
         try:
             self.check_not_ended()
-            joined = await self.node.hub.subscribe(self, channel, position, last, past)
+            joined = await self.node.hub.subscribe(self, channel, position, last, past, once=True)
         except PushServerError:
             # Another subscription to the channel may have begun meanwhile, or be about to.
             if channel not in self.node.hub.channels_of(self):
@@ -285,6 +291,7 @@ class Session(CommandQueue):
     def leave(self, channel: str) -> bool:
         """Unsubscribe from the channel; False if the client was not in it."""
         self.invited.discard(channel)
+        self.planned.pop(channel, None)
         self.grants.pop(channel, None)
         return self.node.hub.unsubscribe(self, channel)
 
@@ -301,11 +308,14 @@ class Session(CommandQueue):
         if self.state >= CLOSING or channel in self.audiences or channel in self.invited:
             return
         self.invited = {*self.invited, channel}
+        if not self.connected and invitation is not USUAL:
+            self.planned = {**self.planned, channel: invitation}
         if self.connected:
             try:
                 joined, rows = await self.join_by_server(channel, invitation)
             except Unsubscribed:
-                # `leave` has removed the channel; a later invitation may have added it again.
+                # `leave` removed the channel, or the client has subscribed to it itself; a later
+                # invitation may have added it again.
                 return
             except PushServerError:
                 self.invited.discard(channel)
@@ -352,3 +362,4 @@ class Session(CommandQueue):
 
 _NONE: set[str] = set()
 _NO_GRANTS: dict[str, Grant] = {}
+_NO_PLANS: dict[str, Invitation] = {}

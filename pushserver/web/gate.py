@@ -137,6 +137,10 @@ class Gate:
         check_origin(request, self._trust)
         self.check_readable(identity, names, action, member)
 
+    def current(self, identity: Identity) -> Identity:
+        """The identity by the present configuration; see `Identification.current`."""
+        return self._identification.current(identity)
+
     def check_readable(
         self,
         identity: Identity,
@@ -208,8 +212,7 @@ class Gate:
         For peers with a user or a key: programs on this machine finish what they have begun.
         """
         if not identity.is_anonymous:
-            current = self._identification.current(identity)
-            self._permissions.check("publish", name, current)
+            self._permissions.check("publish", name, self.current(identity))
 
     def check_caller(self, request: Request, proven: bool = False) -> Key:
         """The key of a request to the server API or to the status of sources; raises Denied.

@@ -360,6 +360,8 @@ BOUNDS = {
     "sessions.expiry.ExpiringSession.invited": "as Session.invited",
     "sessions.refreshing.invited": "channels_per_client",
     "sessions.session.Session.invited": "the channels that the application puts a client into",
+    "sessions.session.Session.planned": "those of `invited`, until the connect reply",
+    "sessions.arriving.Arriving.audiences": "empty",
     "server.signals.SignalHandlers._limiters": STARTED,
     "server.signals.SignalHandlers._waiting": "the numbers of three signals",
     "web.pipeline.Port.channels": CONNECTIONS,

@@ -20,7 +20,7 @@ from pushserver.sessions.callbacks import Invitation
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
-from pushserver.sessions.orders import Subscribe, Unsubscribe, carry_out
+from pushserver.sessions.orders import Prolong, Subscribe, Unsubscribe, carry_out
 from pushserver.sessions.recheck import Recheck
 from tests.unit.fakes.cluster import Cluster, run
 from tests.unit.fakes.socketio import IoClient
@@ -161,6 +161,22 @@ class TestRights:
         assert reply["error"] == {"code": 103, "message": "subscribe a is not allowed any more"}
         assert node.hub.channels() == {}
 
+    @pytest.mark.parametrize("method", ["history", "presence", "presence_stats"])
+    def test_of_a_client_that_reads(
+        self, cluster: Cluster, node: Node, forbid: Callable[[], None], method: str
+    ) -> None:
+        client = client_of(cluster)
+        if method != "history":
+            client.say({"id": 2, "subscribe": {"channel": "a"}})
+            cluster.settle()
+            client.transport.take()
+        assert client.say({"id": 3, method: {"channel": "a"}}) == []
+        forbid()
+        client.transport.take()
+        cluster.settle()
+        (reply,) = client.transport.take()
+        assert reply["error"]["code"] == 103
+
     def test_of_a_namespace(self, cluster: Cluster, node: Node, forbid: Callable[[], None]) -> None:
         client = IoClient(node)
         assert client.say("40/a,") == []
@@ -251,6 +267,148 @@ class TestAdmission:
         namespace.unsubscribe("third", 2000, "")
         cluster.settle()
         assert namespace.channels == {"chess", "first", "second"}
+
+
+class TestOrdersDuringAdmission:
+    """The server API and `app.subscribe` name the user of a client that is being admitted."""
+
+    INVITATION = Invitation(data=b'{"d":1}', info=b'{"i":1}', initial=2, expires=2e9)
+
+    @pytest.fixture(params=["client", "namespace"])
+    def peer(self, request: Any, node: Node) -> Client | IoClient:
+        connect_as(node, "ann", "first")
+        if request.param == "client":
+            client = Client(node, connect=False)
+            assert client.say({"id": 1, "connect": {}}) == []
+            return client
+        namespace = IoClient(node)
+        assert namespace.say("40/chess,") == []
+        return namespace
+
+    def session(self, peer: Client | IoClient) -> Any:
+        return peer.session if isinstance(peer, Client) else peer.session.namespaces["/chess"]
+
+    def test_take_it_out_of_a_channel(
+        self, cluster: Cluster, node: Node, peer: Client | IoClient
+    ) -> None:
+        unsubscribe(node, "first")
+        cluster.settle()
+        session = self.session(peer)
+        assert session.connected
+        assert "first" not in session.channels
+        assert "first" not in cluster.node.hub.channels()
+
+    def test_put_it_into_a_channel(
+        self, cluster: Cluster, node: Node, peer: Client | IoClient
+    ) -> None:
+        for n in range(5):
+            cluster.node.publish_at_once(Draft("more", b'"more-%d"' % n))
+        carry_out(node, Subscribe("ann", None, None, "more", self.INVITATION))
+        carry_out(node, Subscribe("bob", None, None, "others", Invitation()))
+        cluster.settle()
+        session = self.session(peer)
+        assert session.channels - {"chess"} == {"first", "more"}
+        texts = str(peer.transport.take()) if isinstance(peer, Client) else str(peer.take())
+        assert [f"more-{n}" in texts for n in range(5)] == [False, False, False, True, True]
+        if isinstance(peer, Client):
+            assert "'data': {'d': 1}" in texts
+            assert session.invited == {"first", "more"}
+            assert session.planned == {}
+        assert len(node.presence._infos) == 1
+        # The subscription ends in its time.
+        cluster.time.now = 2e9 + 30
+        cluster.time.pass_on()
+        assert session.expires if isinstance(peer, Client) else session.ends == [2e9]
+
+    def test_are_not_for_a_client_that_has_another_user_then(
+        self, cluster: Cluster, node: Node
+    ) -> None:
+        waiting: Deferred[None] = Deferred()
+
+        async def handler(session: Any, data: bytes) -> bytes:
+            session.identify("ann", b"")
+            await session.invite("first")
+            await waiting
+            session.identify("bob", b"")
+            return b""
+
+        node.handlers.connect = handler  # type: ignore[method-assign]
+        client, namespace = Client(node, connect=False), IoClient(node)
+        client.say({"id": 1, "connect": {}})
+        namespace.say("40/chess,")
+        for channel in ("more", "chess"):
+            carry_out(node, Subscribe("ann", None, None, channel, Invitation(info=b"1")))
+        waiting.callback(None)
+        cluster.settle()
+        assert client.session.channels == {"first"}
+        assert namespace.session.namespaces["/chess"].channels == {"first", "chess"}
+        assert node.presence._infos == {}
+
+    def test_are_not_for_a_client_whose_user_is_not_known(
+        self, cluster: Cluster, node: Node
+    ) -> None:
+        waiting: Deferred[None] = Deferred()
+
+        async def handler(session: Any, data: bytes) -> bytes:
+            await waiting
+            return b""
+
+        node.handlers.connect = handler  # type: ignore[method-assign]
+        client = Client(node, connect=False)
+        client.say({"id": 1, "connect": {}})
+        for user in ("ann", ""):
+            carry_out(node, Subscribe(user, None, None, "more", Invitation()))
+            carry_out(node, Prolong(user, None, None, int(cluster.time.now) + 500))
+        waiting.callback(None)
+        cluster.settle()
+        assert client.session.connected
+        assert client.session.channels == set()
+        assert not client.session.identity.expires
+
+    def test_change_its_end(self, cluster: Cluster, node: Node, peer: Client | IoClient) -> None:
+        carry_out(node, Prolong("ann", None, None, int(cluster.time.now) + 500))
+        cluster.settle()
+        assert self.session(peer).identity.expires == int(cluster.time.now) + 500
+
+    def test_of_the_main_process_come_to_the_worker(
+        self, cluster: Cluster, peer: Client | IoClient
+    ) -> None:
+        edge = cluster.edges[0]
+        assert edge.link is not None
+        # The handler of this test is the worker's own.
+        edge.node.sessions.arrived(self.session(peer))  # type: ignore[attr-defined]
+        edge.link.bring_up()
+        carry_out(cluster.node, Unsubscribe("ann", None, None, "first", 2000, ""))
+        carry_out(cluster.node, Subscribe("ann", None, None, "more", Invitation()))
+        cluster.settle()
+        assert self.session(peer).channels - {"chess"} == {"more"}
+
+    def test_of_the_server_api(self, cluster: Cluster, node: Node, peer: Client | IoClient) -> None:
+        answers: list[Any] = []
+        api = Methods(node, list, cast(Any, None), Key())
+        call: Any = api.call("subscribe", b'{"user":"ann","channel":"more"}')
+        Deferred.fromCoroutine(call).addBoth(answers.append)
+        cluster.settle()
+        assert answers == [{"result": {}}]
+        assert self.session(peer).channels - {"chess"} == {"first", "more"}
+
+
+class TestOfReadersInTheMainProcess:
+    def test_unsubscribe_reaches_one_whose_channels_are_loaded(
+        self, cluster: Cluster, node: Node
+    ) -> None:
+        transport = FakeTransport(LINES)
+        stream = Stream(node, transport, Identity("ann"))
+        run(stream.follow(["b", "a"], Start()))
+        edge = cluster.edges[0]
+        assert edge.link is not None
+        edge.link.bring_up()
+        unsubscribe(cluster.node, "c")
+        unsubscribe(cluster.node)
+        cluster.settle()
+        assert transport.closed is not None
+        assert "unsubscribed from a" in str(transport.closed)
+        assert node.hub.channels() == {}
 
 
 class TestSeveralConnections:
@@ -360,6 +518,56 @@ class TestSeveralOrdersForOneChannel:
         cluster.settle()
         (value,) = client.transport.take()
         assert set(value["connect"]["subs"]) == {"a", "b"}
+
+
+class TestTheServerAndTheClientSubscribe:
+    """The server joins a client to a channel while the client's own subscription is loaded."""
+
+    @pytest.fixture
+    def client(self, cluster: Cluster) -> Client:
+        for n in range(5):
+            cluster.node.publish_at_once(Draft("a", b"%d" % n))
+        client = client_of(cluster)
+        client.say({"id": 2, "subscribe": {"channel": "a", "data": {"last": 3}}})
+        return client
+
+    def test_publications_come_once(self, cluster: Cluster, client: Client) -> None:
+        run(client.session.invite("a", Invitation(initial=3, expires=2e9)))
+        cluster.settle()
+        (reply,) = client.transport.take()
+        assert [row["offset"] for row in reply["subscribe"]["publications"]] == [3, 4, 5]
+        assert client.session.channels == {"a"}
+        assert client.session.invited == set()
+        assert client.session.grants == {}
+
+    def test_one_by_the_server_that_began_first_is_replaced(
+        self, cluster: Cluster, node: Node, client: Client
+    ) -> None:
+        cluster.settle()
+        client.session.leave("a")
+        client.transport.take()
+        hub, invitation = node.hub, Invitation(initial=0)
+        waiting: list[Deferred[None]] = []
+        load = hub._load
+
+        async def slow(names: Any, fresh: bool = False) -> None:
+            if not waiting:
+                waiting.append(Deferred())
+                await waiting[0]
+            await load(names, fresh)
+
+        hub._load = slow
+        client.say({"id": 3, "subscribe": {"channel": "a", "data": {"last": 3}}})
+        run(client.session.invite("a", invitation))
+        cluster.settle()
+        assert client.session.invited == {"a"}
+        waiting[0].callback(None)
+        cluster.settle()
+        push, reply = client.transport.take()
+        assert "subscribe" in push["push"]
+        assert len(reply["subscribe"]["publications"]) == 3
+        assert client.session.channels == {"a"}
+        assert client.session.invited == set()
 
 
 class TestPublicationBeforeTheConnectReply:

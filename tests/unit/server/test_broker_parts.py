@@ -91,7 +91,7 @@ def test_order_that_fails_costs_nothing_else(
     def fail(*_: Any) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(world.node.sessions, "all_of_user", fail)
+    monkeypatch.setattr(world.node.sessions, "of_user", fail)
     world.parts.log.ordered(encode(End("u", None, None, 4500, "")))
     world.parts.log.ordered(encode(Tell(b"not JSON", "", ())))
     assert ["an order of another server failed" in line for line in trouble.take()] == [True, True]

@@ -26,12 +26,11 @@ def connect(node: Node, user: str = "", secret: str = "") -> Session:
     return session
 
 
-def test_session_is_found_by_its_client_at_once_and_by_user_and_secret_when_connected() -> None:
+def test_session_is_found_by_its_client_and_user_at_once_and_by_secret_when_connected() -> None:
     node = make_node()
     session = begin(node, "ann", "s")
     client = session.info.client
     assert list(node.sessions) == node.sessions.of_user("ann", client) == [session]
-    assert node.sessions.of_user("ann") == []
     assert node.sessions.by_secret("s") is None
     session.received(CONNECT)
     assert node.sessions.of_user("ann") == [session]
@@ -39,20 +38,20 @@ def test_session_is_found_by_its_client_at_once_and_by_user_and_secret_when_conn
     assert node.sessions.by_secret("s") is session
 
 
-def test_all_sessions_of_a_user_are_also_those_that_are_not_admitted() -> None:
+def test_sessions_of_a_user_are_also_those_that_are_not_admitted() -> None:
     node = make_node()
     session = begin(node, "ann", "s")
     begin(node, "bob")
     admitted = connect(node, "ann")
-    assert node.sessions.all_of_user("ann") == [admitted, session]
-    assert node.sessions.all_of_user("ann", admitted.info.client) == [admitted]
-    assert node.sessions.all_of_user("ann", session.info.client) == [session]
-    assert node.sessions.all_of_user("ann", secret="s") == []
+    assert node.sessions.of_user("ann") == [admitted, session]
+    assert node.sessions.of_user("ann", admitted.info.client) == [admitted]
+    assert node.sessions.of_user("ann", session.info.client) == [session]
+    assert node.sessions.of_user("ann", secret="s") == []
     session.received(CONNECT)
-    assert node.sessions.all_of_user("ann") == [admitted, session]
+    assert node.sessions.of_user("ann") == [admitted, session]
     for each in (session, admitted):
         each.closed()
-    assert node.sessions.all_of_user("ann") == []
+    assert node.sessions.of_user("ann") == []
 
 
 def test_sessions_of_a_user_are_found_and_no_others() -> None:

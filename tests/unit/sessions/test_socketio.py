@@ -841,7 +841,7 @@ def test_subscription_that_is_refused_leaves_nothing_behind(
 ) -> None:
     node = make_node()
 
-    async def full(*_: Any) -> Any:
+    async def full(*_: Any, **__: Any) -> Any:
         raise LimitExceeded("no more channels", "channels")
 
     namespace = IoClient(node, "/a").session.namespaces["/a"]
