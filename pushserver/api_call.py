@@ -83,7 +83,8 @@ def call_method(
 
     def result(answer: Any) -> _Value:
         if "error" in answer:
-            raise CommandFailed(printable(str(answer["error"]["message"])))
+            message = str(answer["error"]["message"]).removeprefix("bad request: ")
+            raise CommandFailed(printable(message))
         return convert(answer["result"])
 
     return call(url, f"/api/{method}", result, expected=expected, body=b"{}", **options)

@@ -158,6 +158,13 @@ def _text(argument: str) -> str:
     return argument
 
 
+def _no_url(argument: str) -> str:
+    """A text that is no URL: only some commands take that of the server without `--url`."""
+    if "://" in argument:
+        raise argparse.ArgumentTypeError(f"{argument!r:.80} is a URL: give it as --url URL")
+    return _text(argument)
+
+
 def _number(text: str) -> int:
     try:
         return int(text)
@@ -195,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("publish", parents=[server], help="publish to a channel")
     command._negative_number_matcher = _NEGATIVE
-    command.add_argument("channel", type=_text)
+    command.add_argument("channel", type=_no_url)
     command.add_argument(
         "data",
         type=_text,
@@ -210,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "subscribe", parents=[server], help="print publications as they arrive, one line each"
     )
-    command.add_argument("channel", type=_text, nargs="+")
+    command.add_argument("channel", type=_no_url, nargs="+")
     command.add_argument(
         "--last", type=_number, metavar="N", help="first print the last N publications"
     )
@@ -226,12 +233,14 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "channels", parents=[server], help="list the channels, those with the newest events first"
     )
-    command.add_argument("text", nargs="?", default="", type=_text, help="a part of their names")
+    command.add_argument("text", nargs="?", default="", type=_no_url, help="a part of their names")
     command.add_argument("--json", action="store_true", help="print JSON, one channel in a line")
     command.set_defaults(run=list_channels)
 
     command = commands.add_parser("check-config", help="report errors in a configuration file")
-    command.add_argument("file")
+    file = command.add_mutually_exclusive_group(required=True)
+    file.add_argument("file", nargs="?")
+    file.add_argument("--config", metavar="FILE", help="the same")
     command.set_defaults(run=_check_config)
     add_doctor_command(commands, target)
     add_top_command(commands, target)
@@ -371,13 +380,13 @@ def _check_config(options: Any, out: TextIO) -> None:
         from pushserver.server.ports import check_endpoints
         from pushserver.sources.registry import SourceTypes
 
-    types = SourceTypes()
-    config = with_look(with_pages(read(options.file, os.environ, types), options.file))
+    types, file = SourceTypes(), options.file or options.config
+    config = with_look(with_pages(read(file, os.environ, types), file))
     try:
         check_endpoints(config.server.listen, config.server.metrics_listen)
     except StartFailed as error:
         problem = str(error).removeprefix("pushserver: ")
-        raise CommandFailed(f"{options.file}: {problem}") from None
+        raise CommandFailed(f"{file}: {problem}") from None
     if config.broker.urls:
         check_libraries()
     found = [*warnings(os.environ, types, config)]
@@ -392,4 +401,4 @@ def _check_config(options: Any, out: TextIO) -> None:
     for line in found:
         complain(line)
     count = "a warning" if len(found) == 1 else f"{len(found)} warnings"
-    print(f"{options.file}: good{', with ' + count if found else ''}", file=out)
+    print(f"{file}: good{', with ' + count if found else ''}", file=out)

@@ -127,10 +127,12 @@ def refusal(request: ServerRequest, error: HTTPError, seconds: float) -> str:
             text = f"{error.code}: {printable(str(message))}"
         if "auth.api_keys" in text and not request.has_header("X-api-key"):
             text += _NO_KEY
+        url = printable(request.full_url.partition("?")[0])
+        if error.code in (405, 501):
+            return f"{text} (of {url}: is this the URL of a pushserver?)"
         if error.code != 404:
             return text
-        url = request.full_url.partition("?")[0]
-        return f"{text} (of {printable(url)}; give the URL of the server alone, as {_EXAMPLE})"
+        return f"{text} (of {url}; give the URL of the server alone, as {_EXAMPLE})"
 
 
 def reason_of(error: BaseException) -> str:

@@ -13,6 +13,8 @@ TIMEOUT_SECONDS = 30.0
 SHOWN = 20
 """The most settings in one line."""
 
+NO_SETTING = "no setting; templates, pages and static files were read again"
+
 _OTHERS = "by the system: systemctl reload pushserver, or kill -HUP and the process id"
 
 
@@ -33,10 +35,11 @@ def add_reload_command(commands: Any, server: Any) -> None:
 def reload(options: Any, out: TextIO) -> None:
     """Reload and print which settings changed; raises CommandFailed if the server refuses."""
 
-    def convert(outcome: Any) -> tuple[str, str]:
-        return _listed(outcome["changed"]), _listed(outcome["restart"])
+    def convert(outcome: Any) -> tuple[str, str, list[str]]:
+        problems = [printable(str(problem)) for problem in outcome.get("problems", ())]
+        return _listed(outcome["changed"]), _listed(outcome["restart"]), problems[:SHOWN]
 
-    changed, restart = call_method(
+    changed, restart, problems = call_method(
         options.url,
         "reload",
         convert,
@@ -45,9 +48,11 @@ def reload(options: Any, out: TextIO) -> None:
         seconds=TIMEOUT_SECONDS,
         hint=f"is it running? Or {_OTHERS}",
     )
-    print(f"changed: {changed or 'nothing'}", file=out)
+    print(f"changed: {changed or NO_SETTING}", file=out)
     if restart:
         print(f"needs a restart: {restart}", file=out)
+    for problem in problems:
+        print(f"warning: {problem}", file=out)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -64,7 +64,7 @@ def _summary(report: Report, width: int) -> list[str]:
             f"{report['clients']:,} clients",
             f"{report['users']:,} users",
             f"{report['subscriptions']:,} subscriptions",
-            f"{report['watched_channels']:,} channels",
+            f"{report['watched_channels']:,} watched channels",
         ],
         kinds,
         [

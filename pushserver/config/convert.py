@@ -29,6 +29,9 @@ _OTHER_NAMES = {
 }
 """Names that other programs give to a setting, and its name here."""
 
+_ITEM = re.compile(r" - at `\$\[([0-9]+)\]`\Z")
+"""The index of an item of a list, in an error of msgspec."""
+
 _WORDS = {
     "array": "a list",
     "object": "a table",
@@ -83,6 +86,8 @@ def shown(value: object) -> str:
     """The value for an error, which may end up in a log: no content of tables and lists."""
     if isinstance(value, dict | list) and value:
         return "a table" if isinstance(value, dict) else "a list"
+    if isinstance(value, bool):
+        return str(value).lower()
     is_url = isinstance(value, str) and re.search("@|://", value)
     return shown_url(str(value)) if is_url else f"{value!r:.60}"
 
@@ -186,7 +191,8 @@ def _convert_tables(value: object, hint: Any, key: str, location: Location) -> A
             name: convert_table(table, kind, inner.inner(name)) for name, table in tables.items()
         }
     if not isinstance(value, list):
-        raise inner.error("", f"expected a list of tables, got {shown_kind(value)}")
+        expected = f"expected a list of tables, [[{inner.section}]]"
+        raise inner.error("", f"{expected}, got {shown_kind(value)}")
     return [convert_table(table, kind, inner.inner(str(n))) for n, table in enumerate(value, 1)]
 
 
@@ -197,8 +203,10 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
         value = str(value).split()
     if get_origin(hint) is Literal and value not in get_args(hint):
         # The empty text is the default of a rule, which nobody needs to write.
-        expected = " or ".join(filter(None, get_args(hint)))
-        raise location.error(key, f"expected {expected}, got {shown(value)}")
+        choices = [*filter(None, get_args(hint))]
+        near = difflib.get_close_matches(str(value), choices, 1) if value else []
+        problem = f"expected {' or '.join(choices)}, got {shown(value)}"
+        raise location.error(key, f"{problem}; did you mean {near[0]}?" if near else problem)
     if isinstance(value, list) and get_origin(hint) in (list, tuple):
         element = get_args(hint)[0]
         for each in value if get_origin(element) is Literal else ():
@@ -220,6 +228,10 @@ def convert(value: object, hint: Any, key: str, location: Location) -> Any:
             for name, item in value.items() if len(value) > 1 else ():
                 convert({name: item}, hint, key, location)
             path = f"{key}.{next(iter(value))}"
+        item = _ITEM.search(str(error))
+        if item is not None and isinstance(value, list) and int(item[1]) < len(value):
+            problem = f"item {int(item[1]) + 1}: {problem[:1].lower()}{problem[1:]}"
+            value = value[int(item[1])]
         suffix = "" if _SECRET.search(location.path(path)) else f", value {shown(value)}"
         raise location.error(path, f"{problem[:1].lower()}{problem[1:]}{suffix}") from None
 

@@ -77,6 +77,13 @@ _QUOTES = (
     "; a name with other characters than letters, digits, - and _ needs quotes, as in"
     ' [channels."chat:room"]'
 )
+_NAMESPACE = "; a namespace is the part before the first colon, as in [namespaces.chat]"
+_TOML = '; this is no TOML, which has lines such as [server] and listen = "8080"'
+_NO_TOML = re.compile(r"\s*(?:[{}<#]|(?:import|from|def|class)\s|[A-Za-z0-9_-]+\s*:)")
+"""The first line of JSON, Python, YAML or XML."""
+_BAD_VALUE = re.compile(r"Invalid value|Expected newline or end of document after a statement")
+_BARE_VALUE = re.compile(r"[^\"'=#]*=\s*([A-Za-z0-9_./:~@-]+)\s*(?:#.*)?")
+"""A line with a value in letters that has no quotes."""
 _TABLE_OR_KEY = re.compile(r"\s*(\[{1,2}[A-Za-z][^\"'=,]*\]|[A-Za-z0-9_.-]+(?=\s*=\s*[^=\s]))")
 """In a line of TOML; the end of a text in Base64 is no key."""
 _COMMON = [f.name for f in dataclasses.fields(Source) if f.name != "options"]
@@ -145,14 +152,32 @@ def _line_of(error: tomllib.TOMLDecodeError, text: str) -> str:
     found = _AT_LINE.search(str(error))
     line = text.split("\n")[int(found[1]) - 1] if found else ""
     name = _TABLE_OR_KEY.match(line[:200])
-    hint = _QUOTES if _IN_A_NAME.search(str(error)) else ""
-    return (f": {name[1]}" if name else "") + hint
+    return (f": {name[1]}" if name else "") + _hint(str(error), line, text)
+
+
+def _hint(problem: str, line: str, text: str) -> str:
+    """What may be wrong with a line of a text; empty if that is not known."""
+    if _BAD_VALUE.search(problem):
+        value = _BARE_VALUE.fullmatch(line[:200])
+        if value is None:
+            return ""
+        if value[1].lower() in ("true", "false", "yes", "no", "on", "off"):
+            return "; a yes or no is true or false, in lower case"
+        return '; a text needs quotes, as in path = "history.db"'
+    if not _IN_A_NAME.search(problem):
+        return ""
+    first = next((each for each in text.split("\n") if each.strip() and each[0] != "#"), "")
+    if _NO_TOML.match(first[:200]):
+        return _TOML
+    return _NAMESPACE if line.lstrip().startswith("[namespaces.") else _QUOTES
 
 
 def _named(content: object, section: str, location: Location) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, values in check_table(content, location, " of tables").items():
         inner = location.inner(name)
+        values = check_table(values, inner, f", such as [{section}.NAME]")
+        _check_no_dot(name, values, section, inner)
         options = convert_table(values, _NAMED[section], inner)
         result[name] = {key: getattr(options, key) for key in values}
         if section == "namespaces" and ":" in name:
@@ -166,8 +191,16 @@ def _named(content: object, section: str, location: Location) -> dict[str, Any]:
     return result
 
 
+def _check_no_dot(name: str, values: Mapping[str, Any], section: str, location: Location) -> None:
+    """Raise InvalidConfig for a table in a table: its name has a dot, and no quotes."""
+    for key, value in values.items():
+        if isinstance(value, dict) and key not in _field_names(_NAMED[section]):
+            expected = f'[{section}."{name}.{key}"]'
+            raise location.error(key, f"a name with a dot needs quotes, expected {expected:.300}")
+
+
 def _source(content: object, location: Location, types: Types) -> Source:
-    content = check_table(content, location)
+    content = check_table(content, location, ", such as [sources.NAME]")
     kind = _kind(content, location, types)
     options_type = _options_type(kind, location)
     keys = _field_names(options_type)
@@ -349,7 +382,10 @@ def _check_channel_name(name: str, location: Location) -> None:
     try:
         check_name(name)
     except InvalidName as error:
-        raise location.error("", str(error)) from None
+        problem = str(error)
+        if location.section == f"channels.{name}" and name.endswith((":*", ":")):
+            problem = f"expected [namespaces.{name.partition(':')[0]}] for all channels of it"
+        raise location.error("", problem) from None
 
 
 def _check(config: Config, top: Location) -> None:

@@ -33,9 +33,9 @@ def read_secret(path: str, or_pipe: bool = False) -> str:
     try:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise ValueError(f"{path!r:.300}: expected UTF-8") from None
+        raise ValueError(f"{shown_path(path)}: expected UTF-8") from None
     if not text:
-        raise ValueError(f"{path!r:.300}: expected a secret, got an empty file")
+        raise ValueError(f"{shown_path(path)}: expected a secret, got an empty file")
     return text
 
 
@@ -53,10 +53,16 @@ def read_file(path: str, max_bytes: int, or_pipe: bool = False) -> bytes:
     except (OSError, ValueError) as error:
         # A path with a NUL character is a ValueError.
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path!r:.300}: {reason}") from None
+        raise ValueError(f"{shown_path(path)}: {reason}") from None
     if len(content) > max_bytes:
-        raise ValueError(f"{path!r:.300}: expected at most {max_bytes} bytes")
+        raise ValueError(f"{shown_path(path)}: expected at most {max_bytes} bytes")
     return content
+
+
+def shown_path(path: str) -> str:
+    """The path for an error; for a relative one, the folder that it starts at."""
+    here = "" if os.path.isabs(path) else f" in {os.getcwd():.300}"
+    return f"{path!r:.300}{here}"
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -82,8 +82,14 @@ def _reached(measured: Measured) -> Finding:
         return Finding("ok", name, f"{url} answers after {_shown(live.seconds)}")
     if live.status == 0:
         parts = urlsplit(url)
-        command = "systemctl status pushserver; ss -ltnp  # on the machine of the server"
-        if "certificate" in live.problem.lower():
+        command = (
+            "ss -ltnp  # on the machine of the server: does it listen there? If not, start it:"
+            " pushserver serve, or systemctl start pushserver"
+        )
+        if "WRONG_VERSION_NUMBER" in live.problem or "RECORD_LAYER" in live.problem:
+            # Whatever answers there does not speak TLS.
+            command = f"pushserver doctor {shlex.quote('http' + url.removeprefix('https'))}"
+        elif "certificate" in live.problem.lower():
             place = f"{parts.hostname}:{parts.port or 443}"
             command = (
                 f"openssl s_client -connect {place} -servername {parts.hostname} </dev/null"
@@ -99,7 +105,11 @@ def _reached(measured: Measured) -> Finding:
         command = "curl -i http://127.0.0.1:8080/health/live  # where the proxy runs"
         return Finding("error", name, text, command)
     text = f"{url} answers {live.status}, and is not this server or not its root"
-    return Finding("error", name, text, f"curl -i {quoted}")
+    command, parts = f"curl -i {quoted}", urlsplit(url)
+    if parts.path.strip("/"):
+        root = shlex.quote(f"{parts.scheme}://{parts.netloc}/")
+        command = f"pushserver doctor {root}  # or the path at which a proxy has the server"
+    return Finding("error", name, text, command)
 
 
 def front(answer: Answer, request: Collection[str] = ()) -> str:
@@ -222,20 +232,28 @@ def _status(measured: Measured) -> Iterator[Finding]:
     if status.status == 200:
         return
     if status.status == 401 and measured.has_key:
-        yield Finding(
-            "error",
-            "key",
-            f"the server refuses this API key ({status.status}: {status.problem or 'no reason'})",
+        fix = (
             "pushserver key new --name doctor --may admin  # if the key is lost; also look into"
             " --key, --api-key-file and PUSHSERVER_KEY, and reload the server after a change of its"
-            " keys",
+            " keys"
         )
+        if "has no API keys" in status.problem:
+            fix = (
+                f"pushserver doctor {shlex.quote(measured.url)}  # without --key, --api-key-file"
+                " and PUSHSERVER_KEY, on the server's machine"
+            )
+        reason = status.problem or "no reason"
+        text = f"the server refuses this API key ({status.status}: {reason})"
+        yield Finding("error", "key", text, fix)
         return
+    needs = "with a key that has the scope admin"
+    if measured.has_key and status.status == 403:
+        needs += ", which this one has not"
     yield Finding(
         "note",
         "server",
-        "headers, refusals, sources, store and open files are only shown with a key that has the"
-        f" scope admin ({status.status}: {status.problem or 'no reason'})",
+        f"headers, refusals, sources, store and open files are only shown {needs}"
+        f" ({status.status}: {status.problem or 'no reason'})",
         "pushserver key new --name doctor --may admin  # add it to the configuration, then\n"
         f"pushserver doctor {shlex.quote(measured.url)} --api-key-file FILE",
     )

@@ -20,6 +20,11 @@ SETTINGS = {
 
 LOG = "journalctl -u pushserver -n 50"
 """Shows the last lines of the log of a unit."""
+_ELSEWHERE = "  # or look into the server's terminal or log file"
+_NEW_TOKEN = (
+    "pushserver token new USER --config FILE  # or app.token(), or that of your login; a reader"
+    " sends it as Authorization: Bearer TOKEN, a page by token() of pushserver.js"
+)
 
 _PROXY_HEADER = """\
 # haproxy.cfg, at the server of the backend:
@@ -89,11 +94,13 @@ def remedy(
     value = limits.get(name)
     if section == "limits" and isinstance(value, (int, float)):
         return configured(setting, value * 2)
+    if re.search(r" needs (?:a user|a token) ", f"{reason} "):
+        return _NEW_TOKEN
     if "token" in reason:
         return "pushserver token check TOKEN --config FILE"
-    if section == "auth":
+    if section == "auth" or " needs an API key" in reason:
         return _NEW_KEY
-    return f"{LOG} | grep 'refused {status}'"
+    return f"{LOG} | grep 'refused {status}'{_ELSEWHERE}"
 
 
 def _for_page(origin: str, reason: str, proxy: Proxy) -> str:

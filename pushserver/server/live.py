@@ -164,7 +164,11 @@ class Live:
 
     async def _answer(self) -> Mapping[str, object]:
         outcome = await self.reload()
-        return {"changed": outcome.changed, "restart": outcome.restart}
+        problems = [
+            f"the template {failure.name} fails: {failure.error}"
+            for failure in self._base.fragments.all_failures
+        ]
+        return {"changed": outcome.changed, "restart": outcome.restart, "problems": problems}
 
     # --- the reload ---------------------------------------
 

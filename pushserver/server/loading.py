@@ -101,6 +101,8 @@ def parse(text: str) -> Reference:
     if match is None or match[2] == "" or match[1].startswith(":"):
         raise StartFailed(f"{text!r:.200} names no application, {EXPECTED}")
     module, name = match[1], match[2] or ""
+    if module.endswith(".toml"):
+        raise StartFailed(f"{text} is no application; a configuration is given by --config {text}")
     if module.endswith(".py"):
         file = Path(os.path.abspath(module))
         if not file.is_file():

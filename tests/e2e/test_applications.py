@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -71,10 +71,17 @@ class TestTheReferenceOfApplications:
             "random_number",
             "walk",
             "free_space",
+            "disk_is_full",
         ]
         with TestServer(app) as server:
             server.advance(2)
             assert [len(server.history(name)) for name in ("numbers", "walk")] == [2, 5]
+
+    def test_has_one_alert_each_time_that_a_threshold_is_passed(self, module: ModuleType) -> None:
+        frees = iter([50, 9, 8, 10, 7])
+        vars(module)["disk_usage"] = lambda path: SimpleNamespace(free=next(frees), total=100)
+        alerts = module.disk_is_full()
+        assert [next(alerts) for _ in range(5)] == [None, {"free": 9}, None, None, {"free": 7}]
 
     def test_has_tests_that_pass(self, module: ModuleType) -> None:
         module.test_votes_are_counted()

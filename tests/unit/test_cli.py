@@ -982,3 +982,23 @@ def test_a_closed_pipe_is_no_failure(published: Published, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stdout", Pipe())
     assert main(["publish", "a", "1"]) == 0
     sys.stdout.close()
+
+
+@pytest.mark.parametrize("command", [["publish", "1"], ["subscribe"], ["channels"]])
+def test_url_in_place_of_a_name_has_an_option(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command[0], "http://localhost:8081/", *command[1:]])
+    assert "is a URL: give it as --url URL" in capsys.readouterr().err
+
+
+def test_check_config_takes_its_file_as_an_option_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "push.toml"
+    path.write_text("[sources]\n")
+    assert main(["check-config", "--config", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: good\n"
+    with pytest.raises(SystemExit):
+        main(["check-config"])

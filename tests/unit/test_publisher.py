@@ -228,6 +228,8 @@ def test_an_unreachable_server_is_named_in_the_error(pauses: Pauses) -> None:
         (*refused(400, "invalid channel name"), "400: invalid channel name"),
         (404, b"<html>", "404 Not Found (of http://127.0.0.1:"),
         (*refused(404, "nothing"), "/channels/a; give the URL of the server alone, as http://"),
+        (*refused(405, "no"), "/channels/a: is this the URL of a pushserver?)"),
+        (*refused(501, "no"), "/channels/a: is this the URL of a pushserver?)"),
         (500, b'{"error": 5}', "500 Internal Server Error"),
         (500, b"[]", "500 Internal Server Error"),
         (500, b"[" * 60_000, "500 Internal Server Error"),

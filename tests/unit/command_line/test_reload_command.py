@@ -35,16 +35,22 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
     return answer
 
 
-def outcome(changed: list[str], restart: list[str]) -> dict[str, Any]:
-    return {"result": {"changed": changed, "restart": restart}}
+NOTHING = "changed: no setting; templates, pages and static files were read again"
+
+
+def outcome(changed: list[str], restart: list[str], *problems: str) -> dict[str, Any]:
+    return {"result": {"changed": changed, "restart": restart, "problems": problems}}
 
 
 @pytest.mark.parametrize(
     ("answer", "lines"),
     [
-        (outcome([], []), ["changed: nothing"]),
+        (outcome([], []), [NOTHING]),
+        (outcome([], [], "a\x1b", "b"), [NOTHING, "warning: a\\x1b", "warning: b"]),
+        # Of an earlier version.
+        ({"result": {"changed": ["page.colour"], "restart": []}}, ["changed: page.colour"]),
         (outcome(["auth.keys", "limits.channels"], []), ["changed: auth.keys, limits.channels"]),
-        (outcome([], ["store.path"]), ["changed: nothing", "needs a restart: store.path"]),
+        (outcome([], ["store.path"]), [NOTHING, "needs a restart: store.path"]),
         (
             outcome([f"channels.{n}" for n in range(21)], []),
             [f"changed: {', '.join(f'channels.{n}' for n in range(20))} and 1 more"],
@@ -66,6 +72,9 @@ def test_the_outcome_is_printed(
 def test_a_refusal_ends_with_its_reason_and_status_1(answering: Answering, capsys: Capture) -> None:
     reason = "the new configuration is refused, and the old one stays: push.toml: limits.x"
     answering({"error": {"code": 107, "message": reason}})
+    assert main(["reload"]) == 1
+    assert capsys.readouterr().err == f"pushserver: {reason}\n"
+    answering({"error": {"code": 107, "message": f"bad request: {reason}"}})
     assert main(["reload"]) == 1
     assert capsys.readouterr().err == f"pushserver: {reason}\n"
 

@@ -89,7 +89,7 @@ class TestView:
     def test_has_all_parts(self) -> None:
         assert lines(load(62.0, channels=[channel("a", 2, 8)]), before=load(60.0)) == [
             "title",
-            "3 clients  2 users  5 subscriptions  4 channels",
+            "3 clients  2 users  5 subscriptions  4 watched channels",
             "3 sse",
             "0.0 publications/s  0.0 deliveries/s  0 B/s",
             "1.5 kB unread by 1 clients  1 dropped  7 refused",
@@ -127,7 +127,7 @@ class TestView:
 
     def test_a_narrow_terminal_has_more_lines_above_the_tables(self) -> None:
         shown = lines(load(), 24)
-        assert shown[1:4] == ["3 clients  2 users", "5 subscriptions", "4 channels"]
+        assert shown[1:4] == ["3 clients  2 users", "5 subscriptions", "4 watched channels"]
         assert "SUBSCRIBERS  PUBL/S  DEL" in shown
 
     def test_a_short_terminal_shares_its_lines_among_the_tables(self) -> None:

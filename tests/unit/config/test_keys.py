@@ -135,6 +135,7 @@ class TestAnError:
                 ["CREDENTIALS_DIRECTORY is not set", "LoadCredential=key"],
             ),
             (f'{TABLE}file = "/no/such"', ["auth.keys.shop.file: '/no/such': No such file"]),
+            (f'{TABLE}file = "such"', [f"'such' in {os.getcwd()}: No such file"]),
             (f'{TABLE}file = "/"', ["auth.keys.shop.file: '/': Is a directory"]),
             (f'{TABLE}file = "a\\u0000"', ["auth.keys.shop.file", "null byte"]),
         ],

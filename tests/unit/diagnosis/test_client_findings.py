@@ -58,8 +58,17 @@ def test_a_good_url_has_no_problem() -> None:
 @pytest.mark.parametrize(
     ("live", "words", "fix"),
     [
-        (Answer(problem="[Errno 111] Connection refused"), "refused", "systemctl status"),
-        (Answer(problem="timed out", late=True), "timed out", "systemctl status"),
+        (Answer(problem="[Errno 111] Connection refused"), "refused", "ss -ltnp"),
+        (
+            Answer(problem="timed out", late=True),
+            "timed out",
+            "pushserver serve, or systemctl start",
+        ),
+        (
+            Answer(problem="[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"),
+            "WRONG_VERSION",
+            "pushserver doctor http://push.example",
+        ),
         (
             Answer(problem="[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired"),
             "expired",
@@ -180,6 +189,24 @@ def test_without_a_key_the_part_of_the_server_is_a_note() -> None:
     finding = problem(replace(GOOD, status=denied, origin="", ahead=None))
     assert (finding.level, finding.subject) == ("note", "server")
     assert "--may admin" in finding.fix
+
+
+def test_a_key_for_a_server_without_keys_is_left_out() -> None:
+    refused = "this server has no API keys (auth.api_keys or auth.keys), and a key was sent"
+    finding = problem(replace(GOOD, status=Answer(401, refused), has_key=True))
+    assert (finding.level, finding.subject) == ("error", "key")
+    assert finding.fix.startswith(f"pushserver doctor {URL}  # without --key")
+
+
+def test_a_key_without_the_scope_is_told_so() -> None:
+    finding = problem(replace(GOOD, status=Answer(403, "may not admin"), has_key=True))
+    assert "the scope admin, which this one has not (403: may not admin)" in finding.text
+    assert "--may admin" in finding.fix
+
+
+def test_url_with_a_path_may_be_one_below_the_root() -> None:
+    measured = Measured(f"{URL}/channels/a", 2, Answer(404, "Not Found"))
+    assert problem(measured).fix.startswith(f"pushserver doctor {URL}/  # or the path")
 
 
 def test_a_key_that_the_server_refuses_is_an_error() -> None:

@@ -112,3 +112,17 @@ def test_a_peer_cannot_add_a_line_to_the_configuration(origin: str) -> None:
 
 def test_values_are_those_of_toml() -> None:
     assert configured("store.path", 'a"b') == '[store]\npath = "a\\"b"'
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ('subscribing to a needs a user (channels.a.subscribe = "users")', "token new USER"),
+        ('the history of a needs a token for this channel (x = "token")', "token new USER"),
+        ("this server needs a token or an API key (auth.closed)", "token new USER"),
+        ("invalid token: exp is missing", "token check TOKEN"),
+        ('publishing to a needs an API key (channels.a.publish = "key")', "key new --name NAME"),
+    ],
+)
+def test_missing_credentials_are_made_and_wrong_ones_are_checked(reason: str, fix: str) -> None:
+    assert remedy(401, reason, {}).startswith(f"pushserver {fix}")

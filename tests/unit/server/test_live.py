@@ -608,11 +608,28 @@ class TestRequests:
         server.clock.advance(1)
         assert len(trouble.take()) == 1
 
+    def test_the_api_names_templates_that_fail(self, tmp_path: Path, trouble: Trouble) -> None:
+        (tmp_path / "row.html").write_text("{{ data }}")
+        text = f"[server]\ntemplates = '{tmp_path}'\n[channels.a]\ntemplate = 'row.html'"
+        server = Reloaded(config(text))
+        server.live.allow(lambda: config(text))
+        answers = [server.get("/api/reload", "POST", b"{}").json["result"]]
+        (tmp_path / "row.html").write_text("{{ data")
+        line = server.open("/api/reload", "POST", b"{}")
+        server.clock.advance(1)
+        answers.append(line.response().json["result"])
+        assert [answer["changed"] for answer in answers] == [[], []]
+        assert answers[0]["problems"] == []
+        [problem] = answers[1]["problems"]
+        assert problem.startswith("the template row.html fails: ")
+        assert len(trouble.take()) == 1
+
     def test_the_api_answers_with_the_outcome(self, trouble: Trouble) -> None:
         server = Reloaded()
         server.live.allow(lambda: config("[limits]\nchannels = 5\n[store]\npath = 'x'"))
         answer = server.get("/api/reload", "POST", b"{}").json
-        assert answer == {"result": {"changed": ["limits.channels"], "restart": ["store.path"]}}
+        outcome = {"changed": ["limits.channels"], "restart": ["store.path"], "problems": []}
+        assert answer == {"result": outcome}
         server.live.allow(raising(StartFailed("bad")))
         line = server.open("/api/reload", "POST", b"{}")
         server.clock.advance(1)

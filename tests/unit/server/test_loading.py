@@ -66,6 +66,10 @@ def test_text_that_is_no_module_is_refused(text: str) -> None:
     assert failure(text) == f"{text}: {module} is no module, {EXPECTED}"
 
 
+def test_configuration_in_place_of_an_application_has_an_option() -> None:
+    assert failure("push.toml").endswith("; a configuration is given by --config push.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "module"), [("./pushtest_n:app", "./pushtest_n"), ("pushtest_n.", "")]
 )
