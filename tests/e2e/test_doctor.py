@@ -123,8 +123,8 @@ def test_a_proxy_that_does_not_wait_is_measured(bad: str) -> None:
     [
         ("/gone/", "answers 502: a proxy is there, and does not reach", "curl -i http://127.0.0.1"),
         ("/moved/", "a redirect to https://push.example/moved/", "doctor https://push.example/mov"),
-        ("/other/", "is not this server or not its root", "curl -i "),
-        ("/nothing/", "is not this server or not its root", "curl -i "),
+        ("/other/", "is not this server or not its root", "pushserver doctor http://localhost:"),
+        ("/nothing/", "is not this server or not its root", "pushserver doctor http://localhost:"),
     ],
 )
 def test_a_url_that_is_not_the_server_is_one_finding(
