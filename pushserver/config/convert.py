@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from numbers import Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -159,7 +160,7 @@ def convert_table(
 
 def convert_known(content: Mapping[str, Any], kind: type, location: Location) -> Any:
     """Convert a table that has only known keys; raises InvalidConfig."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = type_hints(kind)
     values = {
         key: (_convert_tables if has_tables(hints[key]) else convert)(
             value, hints[key], key, location
@@ -174,6 +175,12 @@ def convert_known(content: Mapping[str, Any], kind: type, location: Location) ->
         return kind(**values)
     except ValueError as error:
         raise location.error("", str(error)) from None
+
+
+@cache
+def type_hints(kind: type) -> Mapping[str, Any]:
+    """The types of the fields of a dataclass, with their metadata."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def has_tables(hint: Any) -> bool:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from pushserver.auth.allowed_origins import normal_origin
 from pushserver.auth.origin import host_name
@@ -31,6 +31,7 @@ from pushserver.config.convert import (
     has_tables,
     shown,
     suggestion,
+    type_hints,
 )
 from pushserver.config.keys import key_warnings, make_keys, with_secrets
 from pushserver.config.limits import Limits
@@ -241,7 +242,7 @@ def _field_names(kind: type) -> list[str]:
 
 def _variable_names(kind: type) -> list[str]:
     """The keys of a section that variables may set: all but tables."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = type_hints(kind)
     return [name for name in _field_names(kind) if not has_tables(hints[name])]
 
 

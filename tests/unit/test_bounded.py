@@ -362,6 +362,7 @@ BOUNDS = {
     "sessions.session.Session.invited": "the channels that the application puts a client into",
     "sessions.session.Session.planned": "those of `invited`, until the connect reply",
     "sessions.arriving.Arriving.audiences": "empty",
+    "config.convert.type_hints": "the dataclasses of settings",
     "server.signals.SignalHandlers._limiters": STARTED,
     "server.signals.SignalHandlers._waiting": "the numbers of three signals",
     "web.pipeline.Port.channels": CONNECTIONS,

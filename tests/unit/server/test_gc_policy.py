@@ -26,6 +26,13 @@ def _left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _frozen_for_the_next_tests() -> Iterator[None]:
+    """As after the collection of the tests: their own objects would be looked at each time."""
+    yield
+    gc.freeze()
+
+
 class Peers:
     """A number of connections."""
 
