@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from pushserver.auth.identity import Identity
 from pushserver.channels.publication import ClientInfo
-from pushserver.errors import Denied
+from pushserver.errors import Denied, PushServerError
 from pushserver.hub.audience import Subscriber
 from pushserver.hub.hub import Hub
 from pushserver.protocols.centrifuge import FORCE_NO_RECONNECT, reconnects
@@ -38,19 +38,24 @@ class Arriving:
     would come again at once, as this request does.
     """
 
-    __slots__ = ("_channels", "audiences", "identity", "info", "problem")
+    __slots__ = ("_channels", "_problem", "audiences", "identity", "info")
 
     def __init__(self, identity: Identity, channels: Collection[str]):
         self.info = ClientInfo(new_id(), identity.user, identity.info)
         self.identity = identity
         # Those of the hub, in which it is not yet.
         self.audiences: dict[str, object] = {}
-        self.problem = ""
+        self._problem = ""
         self._channels = channels
 
     def end(self, code: int, reason: str) -> None:
         if not reconnects(code):
-            self.problem = reason
+            self._problem = reason
+
+    def check_not_ended(self) -> None:
+        """Raise Denied with the reason of its end."""
+        if self._problem:
+            raise Denied(403, self._problem)
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
         if channel not in self._channels:
@@ -70,11 +75,14 @@ async def arrive(
     arriving = Arriving(identity, channels)
     node.sessions.enter(arriving)
     try:
-        return await loading
+        loaded = await loading
+    except PushServerError:
+        arriving.check_not_ended()
+        raise
     finally:
         node.sessions.leave(arriving)
-        if arriving.problem:
-            raise Denied(403, arriving.problem)
+    arriving.check_not_ended()
+    return loaded
 
 
 def _unsubscribed(channel: str) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from pushserver.config.settings import Auth, KeySettings
+from pushserver.errors import Unavailable
 from tests.unit.fakes.tokens import SECRET, of_user, token
 from tests.unit.fakes.web import Line, handshake, patched
 from tests.unit.server.test_live import Reloaded, config
@@ -17,7 +19,7 @@ KEY = "correct-horse-battery-staple"
 AUTH = f"[auth]\ntoken_secret = '{SECRET}'\napi_keys = ['{KEY}']\n"
 CHANNELS = "[channels.a]\n[channels.b]\n"
 BEARER = f"Bearer {token(of_user('ann', seconds=1e9))}"
-SSE, LINES, HTML = "text/event-stream", "application/x-ndjson", "text/html"
+SSE, LINES = "text/event-stream", "application/x-ndjson"
 DOORS: dict[str, tuple[str, dict[str, str]]] = {
     "sse": ("/channels/a", {"accept": SSE}),
     "lines": ("/channels/a", {"accept": LINES}),
@@ -145,6 +147,16 @@ class TestTheServerApi:
         assert b"earlier" in taken or b"secret" in line.take()
         line.vanish()
         assert site.node.sessions.readers("ann") == []
+
+
+def test_end_counts_too_if_the_channels_cannot_be_had(site: Site) -> None:
+    """The stream would begin, with its reason to come again."""
+    path, fields = DOORS["sse"]
+    line = site.open(path, **fields, authorization=BEARER)
+    site.call("disconnect", b'{"user":"ann"}')
+    site.waiting.pop().errback(Failure(Unavailable("away", "broker")))
+    site.clock.advance(0)
+    assert line.take().startswith(b"HTTP/1.1 403 ")
 
 
 def test_reader_that_leaves_is_forgotten(site: Site) -> None:
