@@ -14,11 +14,13 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from pushserver import PushServer, Visitor
+from pushserver.auth.keys import Keys
 from pushserver.config.settings import Auth, Config
 from pushserver.config.settings import Server as ServerConfig
 from pushserver.errors import Unavailable
 from pushserver.resources.own_pages import MOST_BYTES, MOST_CHANNELS
 from pushserver.server.build import with_app
+from pushserver.sessions.identification import NoTokens
 from pushserver.web.site import HEADERS
 from tests.unit.fakes.tokens import of_user, token
 from tests.unit.fakes.web import BROWSER, Response, Server, Trouble, parse, patched
@@ -427,3 +429,27 @@ def test_a_viewer_who_leaves_meanwhile_costs_nothing(folder: Path) -> None:
     server.open("/about").vanish()
     done.callback(None)
     assert server.is_empty()
+
+
+def test_a_viewer_whose_key_is_removed_meanwhile_sees_no_channel_of_it(folder: Path) -> None:
+    key = "correct-horse-battery-staple"
+    write(folder, "{{ last('a')|length }}")
+    server = make_server(
+        folder, auth=Auth(api_keys=[key]), channels={"a": {"history": "key", "subscribe": "key"}}
+    )
+    waiting: list[Deferred[None]] = []
+
+    async def load(names: tuple[str, ...], fresh: bool = False) -> None:
+        waiting.append(Deferred())
+        await waiting[-1]
+
+    patched(server.node, "load", load)
+    server.publish("a", "secret")
+    line = server.open("/about", x_api_key=key)
+    waiting.pop().callback(None)
+    assert parse(line.take()).body == b"1"
+    line = server.open("/about", x_api_key=key)
+    server.node.identification.reconfigure(Keys(), NoTokens(), 60)
+    waiting.pop().callback(None)
+    answer = parse(line.take())
+    assert answer.error == (401, "the API key was removed from the configuration")
