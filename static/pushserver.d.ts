@@ -42,6 +42,15 @@ export interface Event<Data = any> {
   time: number;
   /** The number of the event in its channel: 1, 2, 3... */
   offset: number;
+  /** The client that published it; undefined for publications of programs and sources. */
+  info?: {
+    /** The id of its connection; empty for one by HTTP. */
+    client: string;
+    /** Its user; empty if unknown. */
+    user: string;
+    connInfo?: any;
+    chanInfo?: any;
+  };
   /** False for an event that the server had retained. */
   live: boolean;
   /** Whether the same event came before the last `onReset()`. */

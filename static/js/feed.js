@@ -161,8 +161,9 @@ export class Feed {
     peer.post({ type: "joined", channel, watch, initial, top, ...this.position });
   }
 
-  #received({ data, offset, tags, time }) {
-    const publication = { data, offset, event: tags?.event ?? "message", time: time ?? Date.now() };
+  #received({ data, offset, tags, time, info }) {
+    const event = tags?.event ?? "message";
+    const publication = { data, offset, event, time: time ?? Date.now(), info };
     if (offset !== undefined) this.position.offset = offset;
     if (this.reply) this.reply.publications.push(publication);
     else this.#tell({ type: "publications", publications: [publication] });

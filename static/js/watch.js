@@ -17,8 +17,8 @@ const UNRECOVERABLE = 112; // the code of a position that the server cannot cont
  * `since` (the position {epoch, offset} to begin after, or undefined) and `joins`, whether `onWatching`
  * is called.
  *
- * `handlers`: `onEvent({data, event, time, offset, live, again})`, where live is false for a retained
- * publication, and again is true for one that was passed before an `onReset()`; `onGap({missed,
+ * `handlers`: `onEvent({data, event, time, offset, info, live, again})`, where live is false for a
+ * retained publication, and again is true for one that was passed before an `onReset()`; `onGap({missed,
  * reason})`; `onReset()`, after which the history follows, or null if the handlers must get no event
  * twice; `onState({state, reason, retryAt, canRetry})`; `onWatching(count, names)`.
  *
@@ -34,6 +34,8 @@ export class Watch {
     this.last = offset; // offset of the newest publication passed to the handlers
     this.seen = offset; // the same, but kept while a history is passed again
     this.oldest = null; // offset of the oldest publication passed
+    this.newest = -Infinity; // the time of the newest publication passed
+    this.known = -Infinity; // the same when the server began a new history
     this.lost = false; // the position cannot be continued from: the newest publications are next
     this.behind = false; // publications after the position have to be requested
     this.held = null; // publications that arrived during a request for the history, or null
@@ -171,9 +173,10 @@ export class Watch {
   }
 
   #pass(publication, live) {
-    const { offset } = publication;
+    const { offset, time } = publication;
     if (offset <= this.last) return;
-    const again = offset <= this.seen;
+    const again = offset <= this.seen || (!live && time <= this.known);
+    this.newest = Math.max(this.newest, time);
     if (offset > this.seen + 1) this.#gap(offset - this.seen - 1, FORGOTTEN);
     this.#advance(offset ?? this.last);
     this.oldest ??= offset;
@@ -189,8 +192,10 @@ export class Watch {
     this.seen = Math.max(this.seen, offset);
   }
 
-  // The next publications are those of the history; offsets of another epoch cannot be compared.
+  // The next publications are those of the history; offsets of another epoch cannot be compared, but
+  // it may have publications of the one before, which keep their times.
   #enterEpoch(epoch, seen) {
+    this.known = this.newest;
     this.epoch = epoch;
     this.last = 0;
     this.oldest = null;
@@ -288,11 +293,12 @@ export class Watch {
   async #history(options) {
     const history = await this.request("history", this.options.channel, options);
     const publications = history.publications
-      .map(({ data, offset, tags, time }) => ({
+      .map(({ data, offset, tags, time, info }) => ({
         data,
         offset,
         event: tags?.event ?? "message",
         time: time ?? Date.now(),
+        info,
       }))
       .sort((one, other) => one.offset - other.offset);
     return { ...history, publications };

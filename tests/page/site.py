@@ -135,8 +135,10 @@ class Site:
         self._context.clock.install(time=EIGHT_O_CLOCK_MS / 1000)
         self._context.clock.pause_at(EIGHT_O_CLOCK_MS / 1000 + 1)
 
-    def publish(self, *data: object, event: str = "message") -> None:
-        """Publish each value; their times are one second apart."""
+    def publish(
+        self, *data: object, event: str = "message", info: dict[str, str] | None = None
+    ) -> None:
+        """Publish each value; their times are one second apart. `info`: the client."""
         for item in data:
             self._top += 1
             publication = {
@@ -144,6 +146,7 @@ class Site:
                 "offset": self._top,
                 "tags": {"event": event},
                 "time": EIGHT_O_CLOCK_MS + self._top * 1000 + self._ahead,
+                **({"info": info} if info else {}),
             }
             kept = [*self._publications, publication]
             self._publications = kept[max(0, len(kept) - self.keeps) :]
@@ -183,9 +186,10 @@ class Site:
           };
         """)
 
-    def restart(self, epoch: str) -> None:
-        """Lose the history, start a new one, and close all connections."""
-        self.epoch, self._top, self._publications = epoch, 0, []
+    def restart(self, epoch: str, kept: int = 0) -> None:
+        """Start a new history with the first `kept` publications, and close all connections."""
+        self._ahead += (self._top - kept) * 1000
+        self.epoch, self._top, self._publications = epoch, kept, self._publications[:kept]
         self.close(3001, "shutdown")
 
     def renew(self, epoch: str) -> None:

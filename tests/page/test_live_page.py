@@ -482,6 +482,17 @@ def test_a_new_history_has_a_notice_and_is_drawn(site: Site) -> None:
     expect(page.locator("#notice-box")).to_be_hidden()
 
 
+def test_events_that_a_new_history_still_has_are_not_counted_again(site: Site) -> None:
+    site.publish(1, 2, 3)
+    page = site.open()
+    is_live(page)
+    expect(page.locator("#events-seen")).to_have_text("3")
+    site.restart("two", kept=2)
+    site.publish(10, 11)
+    shows_rows(page, "11", "10", "2", "1")
+    expect(page.locator("#events-seen")).to_have_text("5")
+
+
 def test_a_channel_that_was_empty_may_come_back_with_another_epoch(site: Site) -> None:
     page = site.open()
     is_live(page)

@@ -77,12 +77,51 @@ def test_an_event_has_one_shape_and_says_whether_it_was_retained(site: Site) -> 
     until(page, "w.notes.length === 1")
     site.publish({"t": 2}, event="temp")
     until(page, "w.notes.length === 2")
-    first = {"data": 1, "event": "message", "offset": 1, "live": False, "again": False}
-    second = {"data": {"t": 2}, "event": "temp", "offset": 2, "live": True, "again": False}
+    same = {"info": None, "again": False}
+    first = {"data": 1, "event": "message", "offset": 1, "live": False}
+    second = {"data": {"t": 2}, "event": "temp", "offset": 2, "live": True}
     assert notes(page, "event") == [
-        {**first, "time": EIGHT_O_CLOCK_MS + 1000},
-        {**second, "time": EIGHT_O_CLOCK_MS + 2000},
+        {**first, **same, "time": EIGHT_O_CLOCK_MS + 1000},
+        {**second, **same, "time": EIGHT_O_CLOCK_MS + 2000},
     ]
+
+
+def test_an_event_of_a_client_has_its_user(site: Site) -> None:
+    info = {"client": "c1", "user": "ann", "conn_info": {"name": "Ann"}}
+    site.publish("retained", info=info)
+    page = start(site)
+    watch(page)
+    until(page, "w.notes.length === 1")
+    site.publish("live", info={"client": "c2", "user": "bob"})
+    until(page, "w.notes.length === 2")
+    shown = page.evaluate(
+        "w.notes.map(([, { info }]) => [info.client, info.user, info.connInfo?.name])"
+    )
+    assert shown == [["c1", "ann", "Ann"], ["c2", "bob", None]]
+    site.recovers, site.keeps = False, 10
+    site.publish("missed", info={"client": "c3", "user": "eve"})
+    assert page.evaluate("w.more(1).then((found) => found.length)") == 0
+    page.evaluate("() => { window.v = watch('numbers', {last: 1}) }")
+    until(page, "v.notes.length === 1")
+    assert page.evaluate("v.notes[0][1].info.user") == "eve"
+
+
+def test_events_that_a_new_history_still_has_come_again(site: Site) -> None:
+    """As after the kill of a server whose store commits in batches."""
+    site.publish(1, 2, 3)
+    page = start(site)
+    watch(page, reset=True)
+    until(page, "w.notes.length === 3")
+    page.evaluate("() => { states.length = 0 }")
+    site.restart("two", kept=2)
+    site.publish("new")
+    until(page, "states.some(({state}) => state === 'reconnecting')")
+    page.evaluate("server.retryNow()")
+    until(page, "w.notes.at(-1)[1]?.data === 'new'")
+    site.publish("live")
+    until(page, "w.notes.at(-1)[1]?.data === 'live'")
+    kinds = page.evaluate("w.notes.slice(3).map(([kind, event]) => event?.again ? 'again' : kind)")
+    assert kinds == ["gap", "reset", "again", "again", "event", "event"]
 
 
 def test_a_watch_of_one_event_gets_no_others_and_older_ones_of_its_name(site: Site) -> None:
