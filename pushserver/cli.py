@@ -365,7 +365,9 @@ def _input_batches() -> Iterator[Batch]:
 def _value(text: str) -> object:
     try:
         return parse_json(text)
-    except ValueError:
+    except ValueError as error:
+        if text.lstrip()[:1] in ("{", "["):
+            complain(f"the data is published as a text, since it is no JSON: {error}")
         return text
 
 

@@ -54,6 +54,16 @@ def subscribe(options: Any, out: TextIO) -> None:
         pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
+_REASONS = {
+    "epoch": "the server has begun a new history (epoch)",
+    "ahead": "the server does not have the last ones that were read (ahead)",
+    "evicted": "the server no longer has them (evicted)",
+    "limit": "they are more than recovery_limit (limit)",
+    "history": "the history of the channel may not be read (history)",
+}
+"""See `channels.history.Resumption`."""
+
+
 def _read(options: Any, line: str) -> tuple[str, bool]:
     """Return the cursor after this line, and whether it is a publication."""
     try:
@@ -64,8 +74,8 @@ def _read(options: Any, line: str) -> tuple[str, bool]:
             return str(message["subscribed"]["id"]), False
         if "reset" in message:
             reset = message["reset"]
-            reason = printable(str(reset["reason"]))
-            complain(f"publications are missing: {reason}")
+            reason = str(reset["reason"])
+            complain(f"publications are missing: {printable(_REASONS.get(reason, reason))}")
             return str(reset["id"]), False
         return str(message["id"]), True
     except (ValueError, TypeError, KeyError, RecursionError):

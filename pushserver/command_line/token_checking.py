@@ -93,7 +93,7 @@ def _verifier(config: Config) -> Verifier:
     if verifier is None:
         raise CommandFailed(
             "refused: the server has no keys for tokens, expected auth.token_secret, token_keys,"
-            " jwks_file or jwks_url"
+            " jwks_file or jwks_url (in the file of --config, or in the environment)"
         )
     setting = "jwks_file" if auth.jwks_file else "jwks_url"
     try:

@@ -120,7 +120,7 @@ def load(
         elif name in _NAMED:
             sections[name] = _named(section, name, location)
         else:
-            tables = check_table(section, location, " of tables").items()
+            tables = check_table(section, location, " of tables, [sources.NAME]").items()
             sections[name] = {
                 key: _source(value, location.inner(key), types) for key, value in tables
             }

@@ -141,6 +141,11 @@ def _choose(reference: Reference, module: ModuleType) -> App:
         raise StartFailed(f"{text}: {reference.module}{problem}, expected a PushServer{there}")
     if not found:
         needs = "from pushserver import PushServer, then app = PushServer()"
+        for key, value in vars(module).items():
+            if not isinstance(value, type) and callable(getattr(value, "wsgi_app", None)):
+                served = f"pushserver serve --wsgi {text}:{key}"
+                needs += f"; its {key} is a WSGI application: {served}"
+                break
         raise StartFailed(f"{text} defines no application at its top level; it needs {needs}")
     # One application may have several names.
     if len({id(value) for value in found.values()}) > 1:

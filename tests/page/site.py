@@ -136,7 +136,7 @@ class Site:
         self._context.clock.pause_at(EIGHT_O_CLOCK_MS / 1000 + 1)
 
     def publish(
-        self, *data: object, event: str = "message", info: dict[str, str] | None = None
+        self, *data: object, event: str = "message", info: dict[str, Any] | None = None
     ) -> None:
         """Publish each value; their times are one second apart. `info`: the client."""
         for item in data:

@@ -142,7 +142,10 @@ class TestPublish:
     ) -> None:
         assert main(["publish", "a", "--", text]) == 0
         assert published == [("http://localhost:8080", "a", data, "message", None)]
-        assert json.loads(capsys.readouterr().out) == POSITION
+        shown = capsys.readouterr()
+        assert json.loads(shown.out) == POSITION
+        noted = "published as a text, since it is no JSON" in shown.err
+        assert noted == text.startswith("[")
 
     def test_takes_the_key_from_a_file(self, published: Published, tmp_path: Path) -> None:
         file = tmp_path / "key"
@@ -340,7 +343,9 @@ class TestSubscribe:
         reset = {"reset": {"reason": "epoch", "epoch": "f", "id": "f:9"}}
         streams.lives = [[subscribed(4), reset], [publication(10)]]
         assert self.run(streams, "--since", "e:1", "--count", "1") == 0
-        assert capsys.readouterr().err == "pushserver: publications are missing: epoch\n"
+        assert capsys.readouterr().err == (
+            "pushserver: publications are missing: the server has begun a new history (epoch)\n"
+        )
         assert [dict(query)["since"] for query in streams.queries] == ["e:1", "f:9"]
 
     def test_starts_at_the_given_position(self, streams: Streams) -> None:

@@ -473,7 +473,10 @@ class TestError:
             ("auth = 's3cret'", "auth: expected a table, got a text"),
             ("auth = ['s3cret']", "auth: expected a table, got a list"),
             ("auth = {s3 = 's3cret'}", "auth.s3: unknown key"),
-            ("sources = 's3cret'", "sources: expected a table of tables, got a text"),
+            (
+                "sources = 's3cret'",
+                "sources: expected a table of tables, [sources.NAME], got a text",
+            ),
             (
                 "sources.s = [{secret = 's3cret'}]",
                 "sources.s: expected a table, such as [sources.NAME], got a list",

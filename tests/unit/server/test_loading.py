@@ -123,6 +123,14 @@ class TestAFile:
         assert message.startswith("pushtest_h.py defines no application at its top level; ")
         assert message.endswith("app = PushServer()")
 
+    def test_of_flask_is_told_its_option(self, here: Path) -> None:
+        (here / "pushtest_w.py").write_text(
+            "class Web:\n    def wsgi_app(self): ...\nweb = Web()\n"
+        )
+        assert failure("pushtest_w.py").endswith(
+            "; its web is a WSGI application: pushserver serve --wsgi pushtest_w.py:web"
+        )
+
     def test_with_two_applications_needs_a_name(self, here: Path) -> None:
         (here / "pushtest_i.py").write_text(f"{APP}more = PushServer()\nsame = app\n")
         message = failure("pushtest_i.py")
