@@ -194,15 +194,18 @@ class Hub:
         last: int,
         past: bool = True,
         once: bool = False,
+        is_loaded: bool = False,
     ) -> Joined:
         """Add the subscriber; return the publications to send before any live one.
 
         They are those after `position`, or without a position the `last` ones, if it may read them
-        (`past`). Raises LimitExceeded if the server keeps no more channels, Unavailable,
+        (`past`). `is_loaded`: the channel was loaded just now, up to the position if it can be had.
+        Raises LimitExceeded if the server keeps no more channels, Unavailable,
         Unsubscribed if `unsubscribe` was called meanwhile, or with `once` if it has come into the
         channel meanwhile, and the error of a subscriber that has ended meanwhile.
         """
         ahead = position is not None and position.offset > self.history.top(channel)
+        ahead = ahead and not is_loaded
         await self._arrive(subscriber, channel, (channel,), ahead)
         if once and channel in subscriber.audiences:
             raise Unsubscribed(f"another subscription to {channel} has begun")

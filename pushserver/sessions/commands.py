@@ -109,15 +109,13 @@ async def _admit(
         subs: dict[str, SubscribeResult] = {}
         left = FIRST_BYTES
         await load_together(
-            session.node, lambda: session.invited, lambda: _is_ahead(session, before)
+            session.node, lambda: session.wanted, lambda: _is_ahead(session, before)
         )
-        while missing := session.invited - session.channels:
+        while missing := session.wanted - session.channels:
             for name in missing:
-                if name not in session.invited:
+                if name not in session.wanted:
                     continue
-                if invitation_of(session, name).user not in ("", session.info.user):
-                    session.leave(name)
-                    continue
+                session.invited = {*session.invited, name}
                 with suppress(Unsubscribed):
                     subs[name] = await _join_invited(session, name, before, left)
                     left -= _size(subs[name])
@@ -137,7 +135,7 @@ def _is_ahead(session: Session, before: Mapping[str, SubscribePosition]) -> bool
     top = session.node.history.top
     return any(
         before[name].recover and before[name].offset > top(name)
-        for name in session.invited & before.keys()
+        for name in session.wanted & before.keys()
     )
 
 
@@ -150,13 +148,16 @@ async def _join_invited(
         if invitation.info:
             session.node.presence.describe(channel, session, invitation.info)
         past = session.may("history", channel)
-        joined = await session.join(channel, position, 0, invitation.join_leave, past)
-        return _subscribed(session, channel, joined, position, most)
-    joined, rows = await session.join_by_server(channel, invitation)
+        joined = await session.join(
+            channel, position, 0, invitation.join_leave, past, is_loaded=True
+        )
+        result = _subscribed(session, channel, joined, position, most)
+    else:
+        joined, rows = await session.join_by_server(channel, invitation)
+        session.push_rows_after_reply(channel, rows)
+        result = _subscribed(session, channel, joined, None)
     if invitation.expires:
         session.grant(channel, Grant(channel, expires=invitation.expires))
-    session.push_rows_after_reply(channel, rows)
-    result = _subscribed(session, channel, joined, None)
     return result if not invitation.data else structs.replace(result, data=Raw(invitation.data))
 
 

@@ -85,6 +85,7 @@ class Namespace:
         "invited",
         "name",
         "node",
+        "planned",
         "state",
     )
 
@@ -105,6 +106,8 @@ class Namespace:
         self.state = CONNECTING
         # The subscriptions and messages that wait for the answer to the CONNECT.
         self.invited: dict[str, Invitation] = {}
+        # Of these, the subscriptions that were ordered, for its user alone.
+        self.planned: dict[str, Invitation] = {}
         self._after_connect: list[tuple[Callable[[], None], str, int]] = []
         self._connection = connection
         self._calls: dict[int, Answered] = {}
@@ -169,6 +172,9 @@ class Namespace:
         self.info = ClientInfo(self.info.client, identity.user, identity.info)
 
     def identify(self, user: str, info: bytes) -> None:
+        if self.state is CLOSED:
+            # It has left while its handler runs.
+            return
         if self.state is not CONNECTING:
             raise RuntimeError("the user of a client is set in its connect handler, not later")
         self.info = ClientInfo(self.info.client, user, info)
@@ -192,8 +198,7 @@ class Namespace:
         if self.channel:
             pid, rows = await self._join_own(self._invitation(self.channel) or USUAL)
             joined.append((self.channel, rows))
-        while self.invited:
-            channel = next(iter(self.invited))
+        while channel := next(iter((*self.invited, *self._ordered())), ""):
             invitation = self._invitation(channel)
             if invitation is not None and channel not in self.audiences:
                 with suppress(LimitExceeded, Unsubscribed):
@@ -204,6 +209,7 @@ class Namespace:
             node.permissions.check("subscribe", self.channel, self.identity)
         node.users.check(self.info.user)
         self.state = OPEN
+        self.planned.clear()
         node.sessions.identify(self)
         node.users.enter(self.info.user)
         self._connection.plan_expiry()
@@ -221,14 +227,17 @@ class Namespace:
 
     def _invitation(self, channel: str) -> Invitation | None:
         """Take the invitation that waits for the client; None without one, or for another user."""
-        invitation = self.invited.pop(channel, None)
-        if invitation is None or invitation.user in ("", self.info.user):
-            return invitation
-        return None
+        own, plan = self.invited.pop(channel, None), self.planned.pop(channel, None)
+        return plan if plan is not None and plan.user == self.info.user else own
 
     def _wanted(self) -> set[str]:
         """The channels that the client joins when it is admitted."""
-        return self.invited.keys() | ({self.channel} if self.channel else set())
+        own = {self.channel} if self.channel else set()
+        return self.invited.keys() | own | set(self._ordered())
+
+    def _ordered(self) -> list[str]:
+        """The channels of `planned` for the user that the client has now."""
+        return [name for name, plan in self.planned.items() if plan.user == self.info.user]
 
     def _is_ahead(self) -> bool:
         returning = self._returning
@@ -308,8 +317,14 @@ class Namespace:
     # --- its channels ---------------------------------------
 
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
-        if self.state is CONNECTING:
+        if self.state is CONNECTING and invitation.user:
+            earlier = self.planned.get(channel)
+            if earlier is None or earlier.user != invitation.user:
+                self.planned[channel] = invitation
+        elif self.state is CONNECTING:
             self.invited.setdefault(channel, invitation)
+        elif invitation.user not in ("", self.info.user):
+            return
         elif self.connected and channel not in self.node.hub.channels_of(self):
             try:
                 channel, rows = await self._join(channel, invitation)
@@ -323,6 +338,7 @@ class Namespace:
 
     def unsubscribe(self, channel: str, code: int, reason: str) -> bool:
         self.invited.pop(channel, None)
+        self.planned.pop(channel, None)
         self._ends.pop(channel, None)
         return self.node.hub.unsubscribe(self, channel)
 
@@ -362,7 +378,15 @@ class Namespace:
     ) -> Joined:
         """Subscribe to a channel; if that fails, forget the facts of `_note`."""
         try:
-            return await self.node.hub.subscribe(self, channel, position, last, past)
+            return await self.node.hub.subscribe(
+                # Before the answer to the CONNECT, `load_together` has loaded it.
+                self,
+                channel,
+                position,
+                last,
+                past,
+                is_loaded=self.state is CONNECTING,
+            )
         except PushServerError:
             # Another subscription to the channel may have begun meanwhile, or be about to.
             if channel not in self.node.hub.channels_of(self):

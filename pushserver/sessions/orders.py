@@ -115,9 +115,9 @@ def invitations(node: Server, order: Subscribe) -> list[tuple[ClientSession, Inv
     One that is about to be admitted is subscribed by its connect reply, if it still is of this
     user then. Nobody knows yet whose client is one without a user.
     """
-    planned = replace(order.invitation, user=order.user)
+    invitation = replace(order.invitation, user=order.user)
     return [
-        (session, order.invitation if session.connected else planned)
+        (session, invitation)
         for session in sessions(node, order)
         if session.connected or order.user
     ]

@@ -122,9 +122,9 @@ def invitation_of(session: Session, channel: str) -> Invitation:
 
     As an order for it says, or else as its token does.
     """
-    grant = session.identity.subs.get(channel)
-    if grant is None or channel in session.planned:
-        return session.planned.get(channel, USUAL)
+    plan, grant = session.plan_of(channel), session.identity.subs.get(channel)
+    if grant is None or plan is not None:
+        return plan or USUAL
     return Invitation(grant.data, grant.info, None, join_leave_of(grant))
 
 

@@ -77,9 +77,10 @@ class Session(CommandQueue):
         # The client is told at its connect, and would miss pings at a longer interval.
         self._ping_seconds = node.limits.ping_seconds
         self.ended_by = ""
-        # The channels of subscriptions by the server; before the connect reply, of planned ones.
+        # The channels of subscriptions by the server; before the connect reply, of those that the
+        # application and the token want.
         self.invited: set[str] = _NONE
-        # How the server subscribes the client by the connect reply, where that is not the usual.
+        # The subscriptions by the connect reply that were ordered, for its user alone.
         self.planned: dict[str, Invitation] = _NO_PLANS
         # Of subscription tokens, and of subscriptions by the server that end.
         self.grants: dict[str, Grant] = _NO_GRANTS
@@ -100,6 +101,18 @@ class Session(CommandQueue):
     def channels(self) -> frozenset[str]:
         return frozenset(self.audiences)
 
+    @property
+    def wanted(self) -> set[str]:
+        """The channels of the subscriptions by the server that the connect reply has."""
+        if not self.planned:
+            return self.invited
+        return self.invited | {name for name in self.planned if self.plan_of(name)}
+
+    def plan_of(self, channel: str) -> Invitation | None:
+        """The subscription that was ordered for the user that the client has now."""
+        plan = self.planned.get(channel)
+        return plan if plan is not None and plan.user in ("", self.info.user) else None
+
     def start_connect(self) -> None:
         """Let the application decide whether to admit the client."""
         self.state = CONNECTING
@@ -112,6 +125,9 @@ class Session(CommandQueue):
         self.info = ClientInfo(self.info.client, identity.user, identity.info)
 
     def identify(self, user: str, info: bytes) -> None:
+        if self.state >= CLOSING:
+            # It has left while its handler runs.
+            return
         if self.state is not CONNECTING:
             raise RuntimeError("the user of a client is set in its connect handler, not later")
         self.info = ClientInfo(self.info.client, user, info)
@@ -235,15 +251,19 @@ class Session(CommandQueue):
         last: int,
         join_leave: bool | None = None,
         past: bool = True,
+        is_loaded: bool = False,
     ) -> Joined:
         """Subscribe to the channel; the result has the publications to send first.
 
         `join_leave`: see `Invitation`. `past`: whether the client may read earlier publications.
-        If it fails, the facts about the subscription are forgotten (`Presence.describe`).
+        `is_loaded`: see `Hub.subscribe`. If it fails, the facts about the subscription are
+        forgotten (`Presence.describe`).
         """
         try:
             self.check_not_ended()
-            joined = await self.node.hub.subscribe(self, channel, position, last, past, once=True)
+            joined = await self.node.hub.subscribe(
+                self, channel, position, last, past, once=True, is_loaded=is_loaded
+            )
         except PushServerError:
             # Another subscription to the channel may have begun meanwhile, or be about to.
             if channel not in self.node.hub.channels_of(self):
@@ -283,7 +303,15 @@ class Session(CommandQueue):
         if invitation.info:
             self.node.presence.describe(channel, self, invitation.info)
         past = invitation.position is not None or self.may("history", channel)
-        joined = await self.join(channel, invitation.position, initial, invitation.join_leave, past)
+        # Before the connect reply, `load_together` has loaded it.
+        joined = await self.join(
+            channel,
+            invitation.position,
+            initial,
+            invitation.join_leave,
+            past,
+            is_loaded=not self.connected,
+        )
         rows = joined.publications
         first = replace(joined, offset=joined.offset - len(rows), publications=())
         return first, rows
@@ -307,9 +335,12 @@ class Session(CommandQueue):
     async def invite(self, channel: str, invitation: Invitation = USUAL) -> None:
         if self.state >= CLOSING or channel in self.audiences or channel in self.invited:
             return
+        if not self.connected and invitation.user:
+            self.planned = {**self.planned, channel: self.plan_of(channel) or invitation}
+            return
+        if invitation.user not in ("", self.info.user):
+            return
         self.invited = {*self.invited, channel}
-        if not self.connected and invitation is not USUAL:
-            self.planned = {**self.planned, channel: invitation}
         if self.connected:
             try:
                 joined, rows = await self.join_by_server(channel, invitation)

@@ -20,7 +20,7 @@ from pushserver.sessions.callbacks import Invitation
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.long_poll import LongPoll
 from pushserver.sessions.node import Node
-from pushserver.sessions.orders import Prolong, Subscribe, Unsubscribe, carry_out
+from pushserver.sessions.orders import Prolong, Subscribe, Unsubscribe, carry_out, invitations
 from pushserver.sessions.recheck import Recheck
 from tests.unit.fakes.cluster import Cluster, run
 from tests.unit.fakes.socketio import IoClient
@@ -344,6 +344,72 @@ class TestOrdersDuringAdmission:
         assert namespace.session.namespaces["/chess"].channels == {"first", "chess"}
         assert node.presence._infos == {}
 
+    def test_cost_a_client_of_another_user_no_channel_of_its_own(
+        self, cluster: Cluster, node: Node
+    ) -> None:
+        """The handler, or its token, joins it to the channel of the order too."""
+        waiting: Deferred[None] = Deferred()
+
+        async def handler(session: Any, data: bytes) -> bytes:
+            session.identify("ann", b"")
+            await waiting
+            await session.invite("more")
+            session.identify("bob", b"")
+            return b""
+
+        node.handlers.connect = handler  # type: ignore[method-assign]
+        client, namespace = Client(node, connect=False), IoClient(node)
+        client.say({"id": 1, "connect": {}})
+        namespace.say("40/chess,")
+        carry_out(node, Subscribe("ann", None, None, "more", self.INVITATION))
+        waiting.callback(None)
+        cluster.settle()
+        assert client.session.channels == {"more"}
+        assert client.session.grants == {}
+        assert namespace.session.namespaces["/chess"].channels == {"more", "chess"}
+        assert namespace.session.namespaces["/chess"].ends == []
+        assert node.presence._infos == {}
+
+    def test_end_in_their_time_for_a_client_that_recovers(
+        self, cluster: Cluster, node: Node
+    ) -> None:
+        connect_as(node, "ann", "first")
+        client = Client(node, connect=False)
+        position = {"recover": True, "epoch": "x", "offset": 10**7}
+        client.say({"id": 1, "connect": {"subs": {"more": position}}})
+        carry_out(node, Subscribe("ann", None, None, "more", self.INVITATION))
+        cluster.settle()
+        (reply,) = client.transport.take()
+        assert reply["connect"]["subs"]["more"]["data"] == {"d": 1}
+        assert client.session.grants["more"].expires == self.INVITATION.expires
+
+    def test_come_late_for_a_client_that_has_another_user_now(
+        self, cluster: Cluster, node: Node
+    ) -> None:
+        """The server API waits for one client of the user after the other."""
+        order = Subscribe("ann", None, None, "more", Invitation())
+        waiting: Deferred[None] = Deferred()
+
+        async def handler(session: Any, data: bytes) -> bytes:
+            session.identify("ann", b"")
+            await waiting
+            session.identify("bob", b"")
+            return b""
+
+        node.handlers.connect = handler  # type: ignore[method-assign]
+        client, namespace = Client(node, connect=False), IoClient(node)
+        client.say({"id": 1, "connect": {}})
+        namespace.say("40/chess,")
+        found = invitations(node, order)
+        assert len(found) == 2
+        waiting.callback(None)
+        cluster.settle()
+        for session, invitation in found:
+            assert session.connected
+            run(session.invite("more", invitation))
+        cluster.settle()
+        assert [session.channels for session, _ in found] == [set(), {"chess"}]
+
     def test_are_not_for_a_client_whose_user_is_not_known(
         self, cluster: Cluster, node: Node
     ) -> None:
@@ -570,8 +636,44 @@ class TestTheServerAndTheClientSubscribe:
         assert client.session.invited == set()
 
 
+def test_client_that_leaves_while_its_handler_runs_costs_the_handler_nothing(node: Node) -> None:
+    waiting: Deferred[None] = Deferred()
+    done: list[str] = []
+
+    async def handler(session: Any, data: bytes) -> bytes:
+        await waiting
+        session.identify("ann", b"")
+        done.append(session.info.user)
+        return b""
+
+    node.handlers.connect = handler  # type: ignore[method-assign]
+    client, namespace = Client(node, connect=False), IoClient(node)
+    client.say({"id": 1, "connect": {}})
+    namespace.say("40/chess,")
+    client.session.closed()
+    namespace.session.closed()
+    waiting.callback(None)
+    assert done == ["", ""]
+    assert list(node.sessions) == []
+
+
 class TestPublicationBeforeTheConnectReply:
     """Another channel of the client is still loaded when it comes: clients would drop it."""
+
+    def test_comes_after_it_for_a_client_with_positions_of_an_earlier_server(
+        self, cluster: Cluster, node: Node
+    ) -> None:
+        """The author is asked for what the client has seen, once for all channels."""
+        connect_as(node, "ann", "a", "b")
+        client = Client(node, connect=False)
+        position = {"recover": True, "epoch": "x", "offset": 10**7}
+        client.say({"id": 1, "connect": {"subs": {"a": position, "b": position}}})
+        edge = cluster.edges[0]
+        assert edge.link is not None
+        edge.link.bring_up()
+        edge.link.bring_down()
+        reply, *_ = client.transport.take()
+        assert set(reply["connect"]["subs"]) == {"a", "b"}
 
     def test_comes_after_it(self, cluster: Cluster, node: Node) -> None:
         connect_as(node, "ann", "a", "b")
