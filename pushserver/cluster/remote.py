@@ -8,7 +8,6 @@ from functools import partial
 import msgspec
 
 from pushserver.auth.identity import Identity
-from pushserver.channels.names import check_event
 from pushserver.channels.publication import ClientInfo, Publication
 from pushserver.cluster.calls import Calls
 from pushserver.cluster.messages import (
@@ -31,8 +30,9 @@ from pushserver.errors import LimitExceeded
 from pushserver.hub.audience import Audience, Outlet
 from pushserver.protocols import centrifuge
 from pushserver.protocols.formats import Format
-from pushserver.protocols.socketio import values
+from pushserver.protocols.socketio import RESERVED, values
 from pushserver.sessions.callbacks import NO_CALLS, USUAL, Answered, Broadcast, Invitation
+from pushserver.sessions.namespace import checked_event
 from pushserver.sessions.node import Node
 
 
@@ -110,8 +110,12 @@ class RemotePeer:
         self.info = ClientInfo(self.info.client, user, info)
 
     def broadcast(self, broadcast: Broadcast) -> None:
+        event = broadcast.event
+        if self.full_namespace and event in RESERVED:
+            # Its clients refuse the name, and get another, as from `Namespace.broadcast`.
+            event = ""
         given = Spread(msgspec.json.decode(broadcast.data), False)
-        self._calls.tell(Say(self.number, given, broadcast.event))
+        self._calls.tell(Say(self.number, given, event))
 
     def sender(self, data: object, event: str) -> Callable[[], None]:
         return partial(self._calls.tell, Say(self.number, self._checked(data, event), event))
@@ -132,8 +136,7 @@ class RemotePeer:
     def _checked(self, data: object, event: str) -> Spread:
         """The data for the link; raises InvalidData and InvalidName, as the session would."""
         if self.full_namespace:
-            if event:
-                check_event(event)
+            checked_event(event)
             values(data if isinstance(data, tuple) else (data,))
         else:
             centrifuge.encode_message(data, event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -31,7 +32,7 @@ from pushserver.cluster.messages import (
     Unsubscribe,
     failed,
 )
-from pushserver.errors import PushServerError
+from pushserver.errors import PushServerError, Unavailable
 from pushserver.hub.audience import Subscriber
 from pushserver.hub.hub import Hub
 from pushserver.hub.presence import Observer, Presence
@@ -79,6 +80,9 @@ class Roster(Directory):
         super().remove(session)
         self._forget(session)
 
+    def refused(self, session: ClientSession) -> None:
+        self._forget(session)
+
     def enter(self, reader: Reader) -> None:
         super().enter(reader)
         self._enter(reader)
@@ -92,8 +96,11 @@ class Roster(Directory):
         return self._enter(session, is_admitted=False)
 
     def number(self, session: ClientSession) -> int:
-        """The number of a client that has arrived."""
-        return self._numbers[session]
+        """The number of a client that has arrived; raises Unavailable if it has left."""
+        number = self._numbers.get(session)
+        if number is None:
+            raise Unavailable("the connection is closed", "worker")
+        return number
 
     def has(self, session: ClientSession) -> bool:
         """Whether the client has arrived; a session of one request never does."""
@@ -181,7 +188,9 @@ class Roster(Directory):
         elif isinstance(message, Push):
             peer.push(message.text)
         elif isinstance(message, Say):
-            peer.sender(message.values.data, message.event)()
+            # A process of another version may permit more.
+            with suppress(PushServerError):
+                peer.sender(message.values.data, message.event)()
         elif isinstance(message, Unsubscribe):
             peer.unsubscribe(message.channel, message.code, message.reason)
         elif isinstance(message, Prolong):

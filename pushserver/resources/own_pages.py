@@ -21,6 +21,7 @@ from pushserver.resources.fragment_functions import PublicationView
 from pushserver.resources.pages import OWN_PAGES, Pending
 from pushserver.resources.static import within
 from pushserver.resources.templates import TooMuch
+from pushserver.sessions.arriving import arrive
 from pushserver.sessions.node import Node
 from pushserver.usercode import coroutines
 from pushserver.web.document import Document, answer_page
@@ -111,8 +112,9 @@ class OwnPage(LeafResource):
     async def _render_later(
         self, request: Request, reading: Reading, loading: Awaitable[None]
     ) -> bytes | int:
+        node = self._context.node
         while True:
-            await loading
+            await arrive(node, reading.identity, reading.loaded, loading)
             if request.channel is None:
                 raise Refusal(400, "the client is gone")
             # The rules may have changed meanwhile.
@@ -169,7 +171,8 @@ class Recent:
 class Reading:
     """What the template of one page reads, with the rights of the viewer.
 
-    `position`: the cursor of the page, if it has read a channel. `own_nonce`: that of its scripts
+    `position`: the cursor of the page, if it has read a channel. `loaded`: the channels that it has
+    asked for. `own_nonce`: that of its scripts
     and styles, if it has asked for one.
     """
 
@@ -179,7 +182,7 @@ class Reading:
         self._context = context
         self.identity = identity
         self._is_personal = bool(identity.user)
-        self._loaded: set[str] = set()
+        self.loaded: set[str] = set()
         self._bytes = 0
         # In their order, those that it has read this time.
         self._read: dict[str, None] = {}
@@ -187,7 +190,7 @@ class Reading:
     @property
     def is_personal(self) -> bool:
         """Whether the page may have something that is not for everybody, or soon out of date."""
-        return self._is_personal or bool(self._loaded)
+        return self._is_personal or bool(self.loaded)
 
     def names(self) -> Mapping[str, object]:
         """The names that the template knows."""
@@ -242,11 +245,11 @@ class Reading:
 
     def _load(self, channel: str) -> None:
         """Have the channel in the history, or raise Pending."""
-        if channel in self._loaded:
+        if channel in self.loaded:
             return
-        if len(self._loaded) == MOST_CHANNELS:
+        if len(self.loaded) == MOST_CHANNELS:
             raise TooMuch(f"more than {MOST_CHANNELS} channels in one page")
-        self._loaded.add(channel)
+        self.loaded.add(channel)
         loading = coroutines.start(self._context.node.load((channel,), fresh=True))
         if loading is not None:
             raise Pending(loading)

@@ -41,6 +41,8 @@ async def connect(session: Session, text: bytes) -> Struct:
     identity = await identify(session, request)
     if identity is None:
         return centrifuge.Empty()
+    # It may have left while it was identified.
+    session.check_not_ended()
     if identity is not ANONYMOUS:
         session.become(identity)
         session.token_user = identity.user if request.token else None

@@ -70,6 +70,9 @@ class Directory:
             if not of_user:
                 del self._by_user[session.info.user]
 
+    def refused(self, session: ClientSession) -> None:
+        """The client was not admitted; it may ask again on its connection, as another user."""
+
     def by_client(self, client: str) -> Subscriber | None:
         """The session of this client, which is a subscriber, too."""
         return cast("Subscriber | None", self._by_client.get(client))

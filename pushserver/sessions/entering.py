@@ -49,6 +49,7 @@ async def enter(
     namespace.become(identity)
     await node.handlers.connect(namespace, data)
     try:
+        namespace.check_not_ended()
         identity = namespace.identity
         node.permissions.check_connect(identity)
         node.users.check(identity.user)
@@ -74,15 +75,17 @@ async def _invite_by_token(namespace: Namespace, most: int) -> None:
     if len(names | namespace.invited.keys()) > most:
         message = f"more than {most} channels of one namespace (channels_per_client)"
         raise TooMany(message, "channels_per_client")
-    for channel in sorted(names):
-        if node.permissions.check("subscribe", channel, identity):
-            await node.handlers.subscribe(namespace, channel, b"")
+    # Now: an order may take the client out of one while a handler decides about another.
     for channel in sorted(identity.subscriptions):
         grant = identity.subs.get(channel)
         if grant is not None:
             await namespace.invite(channel, Invitation(info=grant.info, expires=grant.expires))
         elif channel != namespace.channel:
             await namespace.invite(channel)
+    for channel in sorted(names):
+        if node.permissions.check("subscribe", channel, identity):
+            await node.handlers.subscribe(namespace, channel, b"")
+            namespace.check_not_ended()
 
 
 def _check_exists(namespace: Namespace) -> None:

@@ -473,10 +473,11 @@ class Namespace:
 def _values(data: object, event: str) -> Values:
     """An event; a tuple is several arguments."""
     arguments = data if isinstance(data, tuple) else (data,)
-    return socketio.values([_check_event(event), *arguments])
+    return socketio.values([checked_event(event), *arguments])
 
 
-def _check_event(event: str) -> str:
+def checked_event(event: str) -> str:
+    """The name of an event for a client of Socket.IO; raises InvalidName."""
     if event in RESERVED:
         raise InvalidName(f"the event {event!r} is one of Socket.IO's own, which clients refuse")
     return check_event(event) if event else UNNAMED

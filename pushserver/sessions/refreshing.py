@@ -144,8 +144,9 @@ async def invite_by_token(session: Session) -> None:
     if len(names | session.invited) > most:
         message = f"more than {most} channels on one connection (channels_per_client)"
         raise CommandError(centrifuge.LIMIT_EXCEEDED, message)
+    # Now: an order may take the client out of one while a handler decides about another.
+    session.invited = {*session.invited, *names}
     for name in sorted(names):
         if node.permissions.check("subscribe", name, identity):
             await node.handlers.subscribe(session, name, b"")
-    session.check_not_ended()
-    session.invited = {*session.invited, *names}
+            session.check_not_ended()

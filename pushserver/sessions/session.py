@@ -137,7 +137,8 @@ class Session(CommandQueue):
 
     def not_admitted(self) -> None:
         self.info = ClientInfo(self.info.client)
-        self.identity = ANONYMOUS
+        self.identity, self.token_user = ANONYMOUS, None
+        self.node.sessions.refused(self)
 
     def open(self) -> None:
         """Admit the client; its connect reply follows."""

@@ -334,7 +334,7 @@ BOUNDS = {
     "resources.fragments.Fragments._made": "MAX_BYTES: test_fragments.py fills it",
     "resources.fragments.Fragments._representations": "ACTIONS and MODES",
     "resources.fragments.Fragments._shares": CONFIGURED,
-    "resources.own_pages.Reading._loaded": "MOST_CHANNELS",
+    "resources.own_pages.Reading.loaded": "MOST_CHANNELS",
     "resources.own_pages.Reading._read": "MOST_CHANNELS",
     "resources.own_pages.Recent.position": "two",
     "resources.pages.Pages._shares": "the templates of pages",

@@ -11,9 +11,11 @@ from twisted.internet.defer import Deferred
 from pushserver.auth.identity import Identity
 from pushserver.auth.patterns import Patterns
 from pushserver.channels.channel import ChannelOptions
-from pushserver.errors import HandlerFailed, InvalidData, InvalidName, Refused
+from pushserver.cluster.messages import Say, Spread
+from pushserver.errors import HandlerFailed, InvalidData, InvalidName, Refused, Unavailable
 from pushserver.protocols.socketio import Values, values
-from pushserver.sessions.callbacks import ClientSession
+from pushserver.sessions.callbacks import Broadcast, ClientSession
+from pushserver.sessions.orders import tell
 from pushserver.sessions.visit import Visit
 from tests.unit.fakes.cluster import Cluster, Edge, result, say
 from tests.unit.fakes.socketio import IoClient
@@ -255,7 +257,7 @@ def test_call_for_a_client_that_the_author_does_not_know_fails(
     waiting.addErrback(lambda failure: failure.trap(HandlerFailed))
     roster._forget(session)
     cluster.settle()
-    with pytest.raises(KeyError):
+    with pytest.raises(Unavailable, match="the connection is closed"):
         roster.number(session)
     assert waiting.called
 
@@ -346,3 +348,109 @@ def test_follower_of_a_server_without_an_application_asks_nothing() -> None:
     assert reply["error"]["code"] == 108
     (reply,) = say(cluster, client, {"id": 3, "subscribe": {"channel": "a"}})
     assert "subscribe" in reply
+
+
+class TestClientThatLeaves:
+    """It hangs up while a process decides about it."""
+
+    @pytest.mark.parametrize("of_socketio", [False, True])
+    def test_while_it_is_identified_is_known_nowhere(
+        self, cluster: Cluster, edge: Edge, app: Application, of_socketio: bool
+    ) -> None:
+        waiting: Deferred[None] = Deferred()
+
+        async def authenticate(visit: Visit, data: bytes) -> Identity:
+            await waiting
+            return app.identity
+
+        app.authenticate = authenticate  # type: ignore[method-assign]
+        client = self.arrive(edge, of_socketio)
+        cluster.settle()
+        client.session.closed()
+        waiting.callback(None)
+        cluster.settle()
+        assert app.connects == []
+        self.is_forgotten(cluster, edge)
+
+    @pytest.mark.parametrize("of_socketio", [False, True])
+    def test_while_its_connect_handler_runs_is_departed(
+        self, cluster: Cluster, edge: Edge, app: Application, of_socketio: bool
+    ) -> None:
+        app.pending = Deferred()
+        app.on_connect = lambda session: session.identify("bob", b"")
+        client = self.arrive(edge, of_socketio)
+        cluster.settle()
+        client.session.closed()
+        app.pending.callback(None)
+        cluster.settle()
+        assert len(app.departures) == 1
+        self.is_forgotten(cluster, edge)
+
+    @pytest.mark.parametrize("of_socketio", [False, True])
+    def test_between_the_handlers_for_the_channels_of_its_token_is_departed(
+        self, cluster: Cluster, edge: Edge, app: Application, of_socketio: bool
+    ) -> None:
+        app.identity = Identity(
+            "anna", token=True, channels=Patterns.of(["guarded:a", "guarded:b"])
+        )
+        client = self.arrive(edge, of_socketio)
+        for _ in range(3):
+            assert edge.link is not None
+            edge.link.bring_up()
+            edge.link.bring_down()
+            if app.connects:
+                app.pending = app.pending or Deferred()
+        client.session.closed()
+        assert app.pending is not None
+        app.pending.callback(None)
+        cluster.settle()
+        assert len(app.departures) == 1
+        self.is_forgotten(cluster, edge)
+
+    def arrive(self, edge: Edge, of_socketio: bool) -> Any:
+        if of_socketio:
+            io = IoClient(edge.node)
+            io.say("40/a,")
+            return io
+        client = Client(edge.node, connect=False)
+        client.say({"id": 1, "connect": {}})
+        return client
+
+    def is_forgotten(self, cluster: Cluster, edge: Edge) -> None:
+        for node in (cluster.node, edge.node):
+            assert list(node.sessions) == []
+            assert node.sessions._not_admitted == {}
+            assert node.hub.channels() == {}
+
+
+def test_client_that_was_refused_is_not_the_same_user_any_more(
+    cluster: Cluster, edge: Edge, app: Application
+) -> None:
+    app.raises = Refused("not you", 403)
+    client = Client(edge.node, connect=False)
+    say(cluster, client, {"id": 1, "connect": {}})
+    assert client.closed is None
+    assert cluster.node.sessions.of_user("anna") == edge.node.sessions.of_user("anna") == []
+    app.raises, app.identity = None, Identity("bob", token=True)
+    say(cluster, client, {"id": 2, "connect": {}})
+    assert client.session.info.user == "bob"
+    (session,) = cluster.node.sessions
+    assert session.info.user == "bob"
+
+
+def test_reserved_event_is_refused_to_the_application_and_ends_no_link(
+    cluster: Cluster, edge: Edge, app: Application
+) -> None:
+    client, other = io_connected(cluster, edge), connected(cluster, edge)
+    (session,) = (s for s in cluster.node.sessions if s.full_namespace)
+    with pytest.raises(InvalidName, match=r"one of Socket\.IO's own"):
+        session.sender(1, "connect")
+    tell(cluster.node, Broadcast.of(1, "disconnect"), ())
+    cluster.settle()
+    assert client.take() == ['42["message",1]']
+    (push,) = other.pushes()
+    assert push["message"]["data"] == {"event": "disconnect", "data": 1}
+    # From a process of another version.
+    number = edge.node.sessions.number(client.session.namespaces["/"])  # type: ignore[attr-defined]
+    edge.node.sessions.received(Say(number, Spread.of(1), "connect"))  # type: ignore[attr-defined]
+    assert client.take() == []

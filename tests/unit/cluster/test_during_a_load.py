@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from pushserver.auth.identity import Identity
 from pushserver.auth.keys import Key
+from pushserver.auth.patterns import Patterns
 from pushserver.channels.channel import ChannelOptions
 from pushserver.channels.position import Start
 from pushserver.channels.publication import Draft
@@ -17,11 +18,15 @@ from pushserver.errors import Denied
 from pushserver.hub.hub import Hub
 from pushserver.resources.api_methods import Methods
 from pushserver.sessions.callbacks import Invitation
+from pushserver.sessions.entering import _invite_by_token
 from pushserver.sessions.event_stream import Stream
 from pushserver.sessions.long_poll import LongPoll
+from pushserver.sessions.namespace import Namespace
 from pushserver.sessions.node import Node
 from pushserver.sessions.orders import Prolong, Subscribe, Unsubscribe, carry_out, invitations
 from pushserver.sessions.recheck import Recheck
+from pushserver.sessions.refreshing import invite_by_token
+from pushserver.sessions.session import Session
 from tests.unit.fakes.cluster import Cluster, run
 from tests.unit.fakes.socketio import IoClient
 from tests.unit.fakes.tools import LINES, Client, FakeTransport, Reader, Time, make_broker
@@ -409,6 +414,38 @@ class TestOrdersDuringAdmission:
             run(session.invite("more", invitation))
         cluster.settle()
         assert [session.channels for session, _ in found] == [set(), {"chess"}]
+
+    def test_take_it_out_of_a_channel_of_its_token_while_the_handler_of_another_runs(
+        self, node: Node
+    ) -> None:
+        waiting: list[Deferred[None]] = []
+
+        async def decide(session: Any, channel: str, data: bytes) -> None:
+            waiting.append(Deferred())
+            await waiting[-1]
+
+        node.handlers.subscribe = decide  # type: ignore[method-assign]
+        node.permissions.check = lambda *_, **__: True  # type: ignore[method-assign]
+        identity = Identity("ann", token=True, channels=Patterns.of(["one", "two"]))
+        client, namespace = Client(node, connect=False), IoClient(node)
+        run(self.invited_by_token(client.session, identity))
+        name = Namespace(namespace.session, "/x", "")
+        run(self.invited_by_token(name, identity))
+        for peer in (client.session, name):
+            peer.unsubscribe("one", 2000, "")
+        while waiting:
+            waiting.pop(0).callback(None)
+        assert client.session.wanted == {"two"}
+        assert set(name.invited) == {"two"}
+
+    async def invited_by_token(self, peer: Session | Namespace, identity: Identity) -> None:
+        if isinstance(peer, Session):
+            peer.start_connect()
+            peer.become(identity)
+            await invite_by_token(peer)
+        else:
+            peer.become(identity)
+            await _invite_by_token(peer, 9)
 
     def test_are_not_for_a_client_whose_user_is_not_known(
         self, cluster: Cluster, node: Node

@@ -453,3 +453,28 @@ def test_a_viewer_whose_key_is_removed_meanwhile_sees_no_channel_of_it(folder: P
     waiting.pop().callback(None)
     answer = parse(line.take())
     assert answer.error == (401, "the API key was removed from the configuration")
+
+
+@pytest.mark.parametrize("order", ["disconnect", "unsubscribe"])
+def test_a_viewer_whose_user_is_ended_meanwhile_is_refused(folder: Path, order: str) -> None:
+    app = PushServer()
+    app.authenticate(lambda visitor: "ann")
+    write(folder, "{{ last('a')|length }}")
+    server = make_server(folder, app)
+    server.service.startService()
+    server.clock.advance(0)
+    waiting: Deferred[None] = Deferred()
+
+    async def load(names: tuple[str, ...], fresh: bool = False) -> None:
+        await waiting
+
+    patched(server.node, "load", load)
+    server.publish("a", "secret")
+    line = server.open("/about")
+    server.clock.advance(0)
+    body = b'{"user":"ann","channel":"a"}' if order == "unsubscribe" else b'{"user":"ann"}'
+    assert server.get(f"/api/{order}", "POST", body).json == {"result": {}}
+    waiting.callback(None)
+    server.clock.advance(0)
+    assert parse(line.take()).status == 403
+    assert server.node.sessions.readers("ann") == []
