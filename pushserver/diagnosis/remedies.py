@@ -23,7 +23,7 @@ LOG = "journalctl -u pushserver -n 50"
 _ELSEWHERE = "  # or look into the server's terminal or log file"
 _NEW_TOKEN = (
     "pushserver token new USER --config FILE  # or app.token(), or that of your login; a reader"
-    " sends it as Authorization: Bearer TOKEN, a page by token() of pushserver.js"
+    " sends it as Authorization: Bearer TOKEN, a page by the option getToken of connect()"
 )
 
 _PROXY_HEADER = """\

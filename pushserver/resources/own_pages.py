@@ -172,8 +172,7 @@ class Reading:
     """What the template of one page reads, with the rights of the viewer.
 
     `position`: the cursor of the page, if it has read a channel. `loaded`: the channels that it has
-    asked for. `own_nonce`: that of its scripts
-    and styles, if it has asked for one.
+    asked for. `own_nonce`: that of its scripts and styles, if it has asked for one.
     """
 
     def __init__(self, context: PageContext, identity: Identity):
